@@ -1,0 +1,138 @@
+"""A TF Serving `model_base_path`: numbered version folders, each whole or absent.
+
+Directory names that parse as an integer are versions, as TF Serving reads them (`00000123` is 123); all
+others are ignored, which is what makes writing beside and renaming safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from signatures.errors import UsageError, VitrinaError
+
+__all__ = ["latest", "new_version", "resolve", "versions"]
+
+
+def versions(base: Path) -> dict[int, Path]:
+    """The versions below a base path, lowest first; empty where the base does not exist."""
+    found = {}
+    if base.is_dir():
+        for entry in base.iterdir():
+            if entry.name.isascii() and entry.name.isdigit() and entry.is_dir():
+                found[int(entry.name)] = entry
+    return dict(sorted(found.items()))
+
+
+def latest(base: Path) -> Path:
+    """The folder of the highest version.
+
+    Raises:
+        UsageError: There is no version below `base`.
+    """
+    found = versions(base)
+    if not found:
+        raise UsageError(
+            f"{base} holds no version folders (1, 2, ...). Write a servable with: vitrina export MODEL --to {base}"
+        )
+    return found[max(found)]
+
+
+def resolve(base_or_version: Path) -> Path:
+    """The version folder meant by a path: itself where it holds a SavedModel, else the latest below it.
+
+    Raises:
+        UsageError: The path is missing or holds neither.
+    """
+    if (base_or_version / "saved_model.pb").is_file():
+        return base_or_version
+    if not base_or_version.is_dir():
+        raise UsageError(
+            f"There is no folder {base_or_version}. Give a servable's base path (the folder with 1, 2, ... in it) "
+            "or one of its versions."
+        )
+    return latest(base_or_version)
+
+
+@contextlib.contextmanager
+def new_version(base: Path, version: int | None = None) -> Iterator[tuple[Path, Path]]:
+    """Writes a version whole or not at all.
+
+    The body fills a staging folder inside `base` (same file system, a name that TF Serving ignores); on leaving it
+    without an error the folder is renamed to its number, which a poller sees in one step. On any error the staging
+    folder is removed, and so are parents that this call created.
+
+    Args:
+        base: The base path; created where it is missing.
+        version: A positive integer, or None for one more than the highest there.
+
+    Yields:
+        The staging folder to fill, and the final path that it will have. Where `version` is None and another writer
+        took the number meanwhile, the next free one is taken instead, so read the final path from the return of
+        `versions`/`latest` when several writers share a base.
+
+    Raises:
+        UsageError: The version exists, or is not positive.
+        VitrinaError: The disk is full or read-only, or the path is not a folder.
+    """
+    if version is not None and version < 1:
+        raise UsageError(f"Got version {version}, but a version is a positive integer. Leave --version out for the next.")
+    if version is not None and version in versions(base):
+        raise UsageError(f"{base} already has version {version}. Leave --version out for the next one.")
+    created = _missing_parents(base)
+    staging: Path | None = None
+    try:
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=base))
+            number = version if version is not None else max(versions(base), default=0) + 1
+            final = base / str(number)
+            yield staging, final
+            staging.chmod(0o755)
+            _publish(staging, final)
+        except OSError as error:
+            raise _explain(error, base) from error
+    except BaseException:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+        for parent in reversed(created):
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+def _publish(staging: Path, final: Path) -> None:
+    if final.exists():
+        raise UsageError(f"{final} was written by somebody else meanwhile. Run the export again.")
+    os.rename(staging, final)
+
+
+def _missing_parents(base: Path) -> list[Path]:
+    """The folders that `base.mkdir(parents=True)` is going to make, outermost first."""
+    missing = []
+    for path in [base, *base.parents]:
+        if path.exists():
+            break
+        missing.append(path)
+    return missing[::-1]
+
+
+def _explain(error: OSError, base: Path) -> VitrinaError:
+    reasons = {
+        errno.ENOSPC: f"The disk that holds {base} is full. Free some space",
+        errno.EDQUOT: f"The disk quota for {base} is used up. Free some space",
+        errno.EROFS: f"{base} is on a read-only file system. Choose another --to",
+        errno.EACCES: f"{base} may not be written by this user. Choose another --to",
+        errno.EPERM: f"{base} may not be written by this user. Choose another --to",
+        errno.ENOTDIR: f"{base} is not a folder. Choose another --to",
+        errno.EEXIST: f"{base} is not a folder. Choose another --to",
+    }
+    reason = reasons.get(error.errno or 0)
+    if reason is None:
+        return VitrinaError(f"Writing below {base} failed: {error}. Nothing was left behind.")
+    return VitrinaError(f"{reason} and run it again. Nothing was left behind. ({error.strerror})")
