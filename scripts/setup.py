@@ -190,8 +190,8 @@ def choose(uv: str, asked: str) -> Lane:
                 return Lane(python, version, tfx=True)
     raise failure(
         f"No Python {' or '.join(map(dotted, wanted))} was found on PATH or among pyenv's, and uv could not download "
-        f"one. Install it (pyenv install {dotted(wanted[-1])}, for one), give PYTHON=/path/to/python, or PYTHON=3.11 for "
-        "everything but TFX."
+        f"one. Install it (pyenv install {dotted(wanted[-1])}, for one), give PYTHON=/path/to/python, or "
+        "PYTHON=3.11 for everything but TFX."
     )
 
 
