@@ -79,18 +79,22 @@ class Source:
         model: The folder, Hub id or prefixed name that was exported.
         revision: The Hub commit, or None for a folder.
         cls: The class that ran the model, such as `TFViTForImageClassification` (key `class` in JSON).
+        kind: The file of `signatures/sources` that loaded it.
     """
 
     model: str
     revision: str | None
     cls: str
+    kind: str = "transformers"
 
     def to_json(self) -> dict[str, Any]:
-        return {"model": self.model, "revision": self.revision, "class": self.cls}
+        return {"model": self.model, "revision": self.revision, "class": self.cls, "kind": self.kind}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Source:
-        return cls(model=data["model"], revision=data["revision"], cls=data["class"])
+        return cls(
+            model=data["model"], revision=data["revision"], cls=data["class"], kind=data.get("kind", "transformers")
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,287 @@
+"""Checkpoints of transformers, in a folder or on the Hub, that have a TensorFlow class.
+
+Weights may be TensorFlow's (`tf_model.h5`) or PyTorch's (`model.safetensors`, sharded or not); the latter load
+without PyTorch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from signatures.errors import MissingExtra, UsageError, VitrinaError, did_you_mean
+from signatures.model import MEANINGS, Model, Tensors
+from signatures.preprocessing import Preprocessing
+from signatures.spec import Source, Tensor
+from signatures.tasks import TASKS
+
+__all__ = ["load", "preprocessing", "task_of", "wrap"]
+
+CONFIG = "config.json"
+PROCESSOR = "preprocessor_config.json"
+SMALL_FILES = (
+    CONFIG, PROCESSOR, "processor_config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
+)  # fmt: skip
+
+
+def load(
+    model: str,
+    *,
+    task: str | None = None,
+    revision: str | None = None,
+    dtype: str = "float32",
+    preprocessing: Preprocessing | None = None,
+) -> Model:
+    """Loads a checkpoint as its TensorFlow class; arguments as in `signatures.sources.load`.
+
+    Raises:
+        UsageError: No such folder, no `config.json`, no image processor, or an architecture without a TensorFlow class.
+        VitrinaError: The weights do not fit the class, or the Hub cannot be reached.
+    """
+    files = _small_files(model, revision)
+    if CONFIG not in files:
+        raise UsageError(
+            f"{model} has no {CONFIG}, so it is not a transformers checkpoint. "
+            "Give the folder that `save_pretrained` wrote, a Hub id, or a *.keras file."
+        )
+    config = _json(files[CONFIG], f"{model}/{CONFIG}")
+    preprocessing = preprocessing or _preprocessing(files, model)
+    architecture = (config.get("architectures") or [""])[0].removeprefix("TF")
+    task = task or task_of(architecture, model)
+    cls = _tf_class(architecture, task, model)
+    with _quiet():
+        native = _from_pretrained(cls, model, revision, dtype)
+    return wrap(
+        native,
+        task=task,
+        preprocessing=preprocessing,
+        source=Source(model=model, revision=_commit(native, revision), cls=cls.__name__),
+        files=files,
+        dtype=dtype,
+    )
+
+
+def wrap(
+    native: Any,
+    *,
+    task: str,
+    preprocessing: Preprocessing,
+    source: Source,
+    files: Mapping[str, str],
+    dtype: str = "float32",
+) -> Model:
+    """A `Model` around a TensorFlow model of transformers that is already in memory, such as one just trained.
+
+    Args:
+        native: The model, built (its variables exist).
+        task: A task name.
+        preprocessing: The image processor's settings.
+        source: Where the weights came from.
+        files: The checkpoint's small files by name; `config.json` is taken from the model itself.
+        dtype: What the model computes in.
+
+    Returns:
+        The model. It shares its variables with `native`.
+    """
+    import tensorflow as tf
+
+    config = native.config.to_dict()
+    module = tf.Module(name="model")
+    # The variables alone: tracking the Keras object would retrace every layer when saving.
+    module.weights = list(native.weights)
+    channels = int(getattr(native.config, "num_channels", 3) or 3)
+
+    def call(features: Tensors) -> Tensors:
+        outputs = native(**features, training=False)
+        return {name: value for name, value in outputs.items() if tf.is_tensor(value)}
+
+    return Model(
+        source=source,
+        task=task,
+        labels=_labels(native.config) if task_has_labels(task) else (),
+        preprocessing=preprocessing,
+        module=module,
+        call=call,
+        inputs={
+            "pixel_values": Tensor(
+                dtype="float32", shape=(None, channels, None, None), meaning=MEANINGS["pixel_values"]
+            )
+        },
+        config=config,
+        files={**files, CONFIG: native.config.to_json_string(use_diff=False)},
+        dtype=dtype,
+        native=native,
+    )
+
+
+def preprocessing(model: str, revision: str | None = None) -> Preprocessing:
+    """A checkpoint's image processor settings alone, without its weights.
+
+    Raises:
+        UsageError: There is no such checkpoint, or it has no image processor.
+    """
+    return _preprocessing(_small_files(model, revision), model)
+
+
+def task_of(architecture: str, model: str) -> str:
+    """The task that an architecture is made for, by the ending of its name.
+
+    Raises:
+        UsageError: No task's `heads` fit.
+    """
+    fitting = {head: name for name, task in TASKS.items() for head in task.heads if architecture.endswith(head)}
+    if not fitting:
+        raise UsageError(
+            f"{model} is a {architecture or 'checkpoint without architectures'}, for which there is no task. "
+            f"Name one with --task; known tasks: {', '.join(TASKS)}."
+        )
+    return fitting[max(fitting, key=len)]
+
+
+def task_has_labels(task: str) -> bool:
+    """Whether the labels in a checkpoint's configuration mean something for a task."""
+    outputs = TASKS[task].outputs
+    return "labels" in outputs or "segment_labels" in outputs
+
+
+def _labels(config: Any) -> tuple[str, ...]:
+    """Labels in id order, whatever the order of the configuration's keys."""
+    id2label = {int(key): str(label) for key, label in (config.id2label or {}).items()}
+    return tuple(id2label[key] for key in sorted(id2label))
+
+
+def _tf_class(architecture: str, task: str, model: str) -> Any:
+    """The TensorFlow class of an architecture, or of its family's head for another task."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtra("transformers", "hub") from error
+
+    heads = TASKS[task].heads
+    if any(architecture.endswith(head) for head in heads):
+        candidates = [f"TF{architecture}"]
+    else:
+        every = {head for other in TASKS.values() for head in other.heads} | {"Model"}
+        endings = [head for head in every if architecture.endswith(head)]
+        stem = architecture.removesuffix(max(endings, key=len)) if endings else architecture
+        candidates = [f"TF{stem}{head}" for head in heads]
+    for name in candidates:
+        # transformers answers with a placeholder that raises where its back end is missing, and not at all for
+        # classes that it moved to its deprecated models.
+        found = getattr(transformers, name, None)
+        if found is not None and hasattr(found, "from_pretrained"):
+            return found
+    known = [name for name in dir(transformers) if name.startswith("TF") and name.endswith(heads)]
+    raise UsageError(
+        f"{model} is a {architecture}, and transformers has no TensorFlow class {' or '.join(candidates)} for {task}."
+        f"{did_you_mean(candidates[0], known)} Export a model of one of these: {', '.join(sorted(known))}."
+    )
+
+
+def _from_pretrained(cls: Any, model: str, revision: str | None, dtype: str) -> Any:
+    try:
+        with _policy(dtype):
+            native, loading = cls.from_pretrained(
+                model, **({"revision": revision} if revision else {}), output_loading_info=True
+            )
+    except (OSError, ValueError, ImportError, AttributeError, TypeError) as error:
+        line = " ".join(str(error).split())
+        raise VitrinaError(
+            f"{model} cannot be loaded as {cls.__name__}: {line} Give a checkpoint with tf_model.h5 or "
+            "model.safetensors that fits its config.json."
+        ) from error
+    missing = [*loading["missing_keys"], *loading["mismatched_keys"]]
+    if missing:
+        raise VitrinaError(
+            f"{model} holds no weights for {', '.join(map(str, missing[:3]))}"
+            f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}, which {cls.__name__} needs; they would be "
+            "random. Export it for the task that it was trained for."
+        )
+    return native
+
+
+@contextlib.contextmanager
+def _policy(dtype: str) -> Iterator[None]:
+    """Builds layers that compute in `dtype` over float32 variables."""
+    import tf_keras
+
+    before = tf_keras.mixed_precision.global_policy()
+    tf_keras.mixed_precision.set_global_policy("float32" if dtype == "float32" else f"mixed_{dtype}")
+    try:
+        yield
+    finally:
+        tf_keras.mixed_precision.set_global_policy(before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back transformers' notes on its TensorFlow classes while a checkpoint loads."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _small_files(model: str, revision: str | None) -> dict[str, str]:
+    """The checkpoint's configuration and vocabulary files, by name."""
+    folder = Path(model)
+    if folder.is_dir():
+        return {name: (folder / name).read_text(encoding="utf-8") for name in SMALL_FILES if (folder / name).is_file()}
+    if folder.exists():
+        raise UsageError(f"{model} is a file, but a checkpoint is a folder with {CONFIG}. Give its folder.")
+    if model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise UsageError(f"There is no folder {model}. Give a checkpoint's folder with {CONFIG}, or a Hub id.")
+    return _hub_files(model, revision)
+
+
+def _hub_files(model: str, revision: str | None) -> dict[str, str]:
+    try:
+        from transformers.utils import cached_file
+    except ImportError as error:
+        raise MissingExtra("transformers", "hub") from error
+
+    files = {}
+    for name in SMALL_FILES:
+        try:
+            path = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        except OSError as error:
+            raise UsageError(
+                f"There is no folder {model}, and the Hub did not give it either ({' '.join(str(error).split())[:200]}). "
+                "Check the spelling and the network, or give a checkpoint's folder."
+            ) from error
+        if path is not None:
+            files[name] = Path(path).read_text(encoding="utf-8")
+    return files
+
+
+def _preprocessing(files: Mapping[str, str], model: str) -> Preprocessing:
+    if PROCESSOR not in files:
+        raise UsageError(
+            f"{model} has no {PROCESSOR}, so how its images are prepared is unknown. Copy the one it was trained with "
+            "into the folder, or give the settings by options: --size 224 --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5."
+        )
+    return Preprocessing.from_processor_config(_json(files[PROCESSOR], f"{model}/{PROCESSOR}"))
+
+
+def _json(text: str, name: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{name} is not JSON ({error}). Save the checkpoint again.") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{name} holds {type(data).__name__}, but wants a JSON object. Save the checkpoint again.")
+    return data
+
+
+def _commit(native: Any, revision: str | None) -> str | None:
+    """The Hub commit that was loaded; None for a folder."""
+    commit = getattr(native.config, "_commit_hash", None)
+    return str(commit) if commit else revision

@@ -1,0 +1,94 @@
+"""`image-classification`: the labels of an image with their scores, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from signatures.errors import UsageError
+from signatures.model import Model, Tensors
+from signatures.spec import Tensor
+from signatures.tasks import Head, Option, Request, Task
+
+__all__ = ["TASK"]
+
+DEFAULT_TOP_K = 5
+FUNCTIONS = ("softmax", "sigmoid", "none")
+
+
+def fit(model: Model, options: Mapping[str, Any]) -> Head:
+    """Binds the task to a classifier.
+
+    Raises:
+        UsageError: The model has no labels, or an option is out of range.
+    """
+    if not model.labels:
+        raise UsageError(
+            f"{model.source.model} names no labels, but image-classification answers with them. "
+            "Give config.json an id2label, or pass --labels a,b,c."
+        )
+    top_k = DEFAULT_TOP_K if options["top_k"] is None else options["top_k"]
+    if top_k < 1:
+        raise UsageError(f"Got --top-k {top_k}, but it wants a positive number. Leave it out for {DEFAULT_TOP_K}.")
+    top_k = min(top_k, len(model.labels))
+    function = options["function_to_apply"] or _pipeline_function(model)
+    if function not in FUNCTIONS:
+        raise UsageError(f"Got --function-to-apply {function!r}, but it is one of {', '.join(FUNCTIONS)}. Choose one.")
+
+    def postprocess(raw: Tensors, request: Request) -> Tensors:  # noqa: ARG001
+        return best(raw["logits"], model.labels, top_k, function)
+
+    return Head(
+        outputs={
+            "labels": Tensor(dtype="string", shape=(None, top_k), meaning=TASK.outputs["labels"].meaning),
+            "scores": Tensor(dtype="float32", shape=(None, top_k), meaning=f"{function} over all labels, best first"),
+        },
+        postprocess=postprocess,
+        options={"top_k": top_k, "function_to_apply": function},
+    )
+
+
+def _pipeline_function(model: Model) -> str:
+    """The function that transformers' pipeline chooses for a configuration."""
+    if model.config.get("problem_type") == "multi_label_classification" or len(model.labels) == 1:
+        return "sigmoid"
+    return "softmax"
+
+
+def best(logits: Any, labels: tuple[str, ...], top_k: int, function: str) -> Tensors:
+    """The `top_k` labels by score. Equal scores keep the order of their ids, as the pipeline's stable sort does.
+
+    Args:
+        logits: float [b, n].
+        labels: n names in id order.
+        top_k: At most n.
+        function: `softmax`, `sigmoid` or `none`.
+
+    Returns:
+        `labels` string [b, top_k] and `scores` float32 [b, top_k].
+    """
+    import tensorflow as tf
+
+    logits = tf.cast(logits, tf.float32)
+    apply = {"softmax": tf.nn.softmax, "sigmoid": tf.math.sigmoid, "none": tf.identity}[function]
+    scores, ids = tf.math.top_k(apply(logits), k=top_k, sorted=True)
+    return {"labels": tf.gather(tf.constant(labels, tf.string), ids), "scores": scores}
+
+
+TASK = Task(
+    name="image-classification",
+    summary="Which of the model's classes an image shows.",
+    heads=("ForImageClassification", "ForImageClassificationWithTeacher"),
+    outputs={
+        "labels": Tensor(dtype="string", shape=(None, None), meaning="class names, best first"),
+        "scores": Tensor(dtype="float32", shape=(None, None), meaning="the scores of `labels`"),
+    },
+    fit=fit,
+    options={
+        "top_k": Option(kind=int, default=None, meaning="how many labels to answer, at most all (default 5)"),
+        "function_to_apply": Option(
+            kind=str, default=None, meaning="softmax, sigmoid or none (default: as the transformers pipeline decides)"
+        ),
+    },
+    classifies=True,
+)
