@@ -20,6 +20,7 @@ import os
 import platform
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import time
@@ -66,6 +67,7 @@ def main() -> int:
             "for Linux on x86_64. Use such a machine, or a container of it."
         )
     started = time.monotonic()
+    prepare_environment()
     uv = find_uv() or bootstrap_uv()
     lane = choose(uv, arguments.python)
     what = "everything" if lane.tfx else "everything but TFX"
@@ -239,11 +241,20 @@ def probe(python: str) -> tuple[int, int] | None:
 # ---- installing ------------------------------------------------------------------------------------------------------
 
 
+def prepare_environment() -> None:
+    """Settings for every call of uv: this project's environment alone, slow networks, the machine's certificates."""
+    for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        os.environ.pop(name, None)
+    os.environ.setdefault("UV_HTTP_TIMEOUT", "300")
+    certificates = ssl.get_default_verify_paths()
+    if certificates.cafile or (certificates.capath and os.listdir(certificates.capath)):
+        # pip trusts what the machine trusts, such as a company's proxy; uv brings its own list unless told.
+        os.environ.setdefault("UV_SYSTEM_CERTS", "true")
+
+
 def sync(uv: str, lane: Lane, venv: Path) -> None:
     """Makes the environment what the lock says, with the package itself editable."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
-    environment["UV_PROJECT_ENVIRONMENT"] = str(venv)
-    environment.setdefault("UV_HTTP_TIMEOUT", "300")
+    environment = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(venv)}
     if lane.tfx and not (shutil.which("c++") or shutil.which("g++")):
         environment.update(bring_compiler(uv, lane))
     extras = ("all",) if lane.tfx else WITHOUT_TFX
