@@ -1,0 +1,145 @@
+"""Images as a client has them, files, bytes, Pillow images and arrays, made into what a signature takes."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from signatures.errors import UsageError, VitrinaError
+
+__all__ = ["Image", "encode", "is_batch", "pixels", "shrink"]
+
+Image: TypeAlias = Union[str, "os.PathLike[str]", bytes, NDArray[np.uint8], Any]
+"""A path, encoded bytes, a `PIL.Image.Image`, or a uint8 array [h, w, 3], [h, w, 4] or [h, w]."""
+
+
+def is_batch(images: Any) -> bool:
+    """Whether these are several images: any list or tuple, or a uint8 array [b, h, w, c]."""
+    if isinstance(images, np.ndarray):
+        return images.ndim == 4
+    return isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray | memoryview)
+
+
+def encode(image: Image, *, max_side: int | None = None) -> bytes:
+    """Encoded image bytes. Files and bytes pass unchanged; Pillow images and arrays become PNG, which loses nothing.
+
+    Args:
+        image: One image.
+        max_side: Shrink an image whose longer side has more pixels than this, see `shrink`.
+
+    Returns:
+        What `image_bytes` takes. Whether a file or bytes are an image at all is for the server to say, per item.
+
+    Raises:
+        UsageError: There is no such file, or the object is no image.
+        VitrinaError: The file cannot be read.
+    """
+    if isinstance(image, str | os.PathLike):
+        data = _read(Path(image))
+    elif isinstance(image, bytes | bytearray | memoryview):
+        data = bytes(image)
+    else:
+        data = _png(_pillow(image))
+    return data if max_side is None else shrink(data, max_side)
+
+
+def pixels(image: Image, *, max_side: int | None = None) -> NDArray[np.uint8]:
+    """RGB pixels, uint8 [h, w, 3], upright by the EXIF orientation: what the `pixels` signature takes.
+
+    Raises:
+        UsageError: As `encode`, or the bytes are no image that Pillow reads.
+    """
+    from PIL import Image as Pillow
+    from PIL import ImageOps
+
+    data = encode(image, max_side=max_side)
+    try:
+        with Pillow.open(io.BytesIO(data)) as opened:
+            upright = ImageOps.exif_transpose(opened)
+            return np.asarray(upright.convert("RGB"), dtype=np.uint8)
+    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+        raise UsageError(f"{_named(image)} is not an image that can be read ({error}). Send a JPEG or PNG.") from error
+
+
+def shrink(data: bytes, max_side: int) -> bytes:
+    """The image with its longer side at most `max_side` pixels, turned upright; unchanged where it is small enough.
+
+    JPEGs stay JPEGs (quality 95), all else becomes PNG. Bytes that Pillow cannot read pass unchanged, so that the
+    server says what is wrong with them.
+    """
+    from PIL import Image as Pillow
+    from PIL import ImageOps
+
+    if max_side < 1:
+        raise UsageError(f"Got max_side {max_side}, wanted at least 1 pixel.")
+    try:
+        with Pillow.open(io.BytesIO(data)) as opened:
+            if max(opened.size) <= max_side:
+                return data
+            jpeg = opened.format == "JPEG"
+            if jpeg:  # decodes at an eighth, a quarter or half the size where that is still large enough
+                opened.draft(None, (2 * max_side, 2 * max_side))
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode in ("P", "1"):
+                upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
+            upright.thumbnail((max_side, max_side), Pillow.Resampling.LANCZOS)
+            if not jpeg:
+                return _png(upright)
+            packed = io.BytesIO()
+            upright.save(packed, "JPEG", quality=95)
+            return packed.getvalue()
+    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError):
+        return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise UsageError(f"There is no file {path}. Give the path of an image.") from error
+        if error.errno == errno.EISDIR:
+            raise UsageError(f"{path} is a folder. Give the path of an image.") from error
+        raise VitrinaError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
+
+
+def _pillow(image: Any) -> Any:
+    from PIL import Image as Pillow
+
+    if isinstance(image, Pillow.Image):
+        return image
+    if not isinstance(image, np.ndarray):
+        raise UsageError(
+            f"Got a {type(image).__name__}, wanted an image: a path, encoded bytes, a Pillow image or a uint8 array."
+        )
+    squeezed = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+    if image.dtype != np.uint8 or not (squeezed.ndim == 2 or (squeezed.ndim == 3 and squeezed.shape[-1] in (3, 4))):
+        raise UsageError(
+            f"Got an array of {image.dtype} with shape {list(image.shape)}, wanted uint8 [h, w, 3] (RGB) or [h, w]. "
+            "Scale floats back to 0..255, or send preprocessed values to the `model` signature with Client.call."
+        )
+    return Pillow.fromarray(np.ascontiguousarray(squeezed))
+
+
+def _png(image: Any) -> bytes:
+    from PIL import ImageOps
+
+    # A Pillow image opened from a photo still carries its EXIF orientation beside the unturned pixels; PNG keeps the
+    # EXIF only on request, so the pixels are turned here, as a server would have turned them.
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("CMYK", "YCbCr", "HSV", "LAB", "F", "RGBX", "RGBa", "La"):  # PNG has no such modes
+        upright = upright.convert("RGB")
+    packed = io.BytesIO()
+    upright.save(packed, "PNG", compress_level=1)
+    return packed.getvalue()
+
+
+def _named(image: Any) -> str:
+    return str(image) if isinstance(image, str | os.PathLike) else f"This {type(image).__name__}"

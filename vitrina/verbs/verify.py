@@ -1,0 +1,36 @@
+"""`vitrina verify`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+HELP = "measure a servable against its checkpoint's own processor and pipeline"
+NEEDS = "signatures.verify"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("base", metavar="BASE", type=Path, help="a base path or a version of it")
+    parser.add_argument(
+        "--images", nargs="+", type=Path, metavar="PATH", help="images to compare on (files or folders)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document with every figure")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the figures; 1 where parity does not hold."""
+    from signatures.verify import verify
+
+    from vitrina.verbs.predict import image_files
+
+    images = image_files(arguments.images) if arguments.images else None
+    report = verify(arguments.base, images=images)
+    if arguments.json:
+        print(json.dumps(report.to_json(), indent=2))
+    else:
+        from vitrina import show
+
+        show.anything(report.table())
+    return 0 if report.holds else 1
