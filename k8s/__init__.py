@@ -1,0 +1,1 @@
+"""A servable on Kubernetes: stock TF Serving by plain manifests."""

@@ -1,0 +1,1 @@
+"""Retraining with TFX: data, training, evaluation, blessing, push."""

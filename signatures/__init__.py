@@ -1,0 +1,1 @@
+"""A vision model becomes a servable: source, preprocessing, task, signatures, export, verify."""

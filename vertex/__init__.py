@@ -1,0 +1,1 @@
+"""A servable on Vertex AI: stock TF Serving in a custom container."""
