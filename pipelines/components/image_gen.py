@@ -1,0 +1,140 @@
+"""ImageGen: a tree of images to Examples with the encoded bytes, train and eval split, and a report.
+
+Inputs: none. Outputs: `examples` (TFRecords, gzip; `labels.json` beside the splits) and `report`
+(`report.json`: counts per split, labels, and each file set aside with its reason).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tfx import v1 as tfx
+from tfx.components.util import examples_utils
+from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
+from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
+from tfx.dsl.components.base.executor_spec import BeamExecutorSpec
+from tfx.proto import example_gen_pb2
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.artifact import Artifact
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+
+from pipelines.examples import LABELS_FILE
+from pipelines.folders import Tree, find_images
+from pipelines.ingest import SPLITS, write_examples
+from signatures.errors import CheckFailed
+
+__all__ = ["REPORT_FILE", "ImageGen", "IngestReport"]
+
+REPORT_FILE = "report.json"
+LISTED = 5
+
+
+class IngestReport(Artifact):  # type: ignore[misc]
+    """What was read and what was set aside: `report.json`."""
+
+    TYPE_NAME = "VitrinaIngestReport"
+
+
+class ImageGenSpec(ComponentSpec):  # type: ignore[misc]
+    """`fingerprint` is there for the cache alone: it changes with the files below `data`."""
+
+    PARAMETERS = {
+        "data": ExecutionParameter(type=str),
+        "fingerprint": ExecutionParameter(type=str),
+        "eval_share": ExecutionParameter(type=float),
+        "max_bad_share": ExecutionParameter(type=float),
+    }
+    INPUTS: dict[str, Any] = {}
+    OUTPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "report": ChannelParameter(type=IngestReport),
+    }
+
+
+class Executor(BaseBeamExecutor):  # type: ignore[misc]
+    """Unpacks TFX's dictionaries and calls `pipelines.ingest`."""
+
+    def Do(  # noqa: N802
+        self, input_dict: dict[str, list[Any]], output_dict: dict[str, list[Any]], exec_properties: dict[str, Any]
+    ) -> None:
+        del input_dict
+        examples = artifact_utils.get_single_instance(output_dict["examples"])
+        report = artifact_utils.get_single_instance(output_dict["report"])
+        examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
+        examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
+        examples_utils.set_file_format(examples, "tfrecords_gzip")
+        tree = find_images(Path(exec_properties["data"]))
+        with tempfile.TemporaryDirectory(dir=_made(report.uri)) as scratch:
+            with self._make_beam_pipeline() as pipeline:
+                write_examples(
+                    pipeline,
+                    tree.files,
+                    eval_share=exec_properties["eval_share"],
+                    split_folders={split: artifact_utils.get_split_uri([examples], split) for split in SPLITS},
+                    report=scratch,
+                )
+            found = _report(tree, Path(scratch))
+        (Path(report.uri) / REPORT_FILE).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        (Path(examples.uri) / LABELS_FILE).write_text(json.dumps(tree.labels) + "\n", encoding="utf-8")
+        _check(found, exec_properties["data"], exec_properties["max_bad_share"])
+
+
+class ImageGen(BaseBeamComponent):  # type: ignore[misc]
+    """Reads images from class folders.
+
+    Args:
+        data: The folder (see `pipelines.folders.find_images`).
+        eval_share: The share held out by content hash, where `data` gives no split of its own.
+        max_bad_share: How large a share of unreadable files is set aside rather than an error, 0 to 1.
+    """
+
+    SPEC_CLASS = ImageGenSpec
+    EXECUTOR_SPEC = BeamExecutorSpec(Executor)
+
+    def __init__(self, *, data: Path, eval_share: float, max_bad_share: float) -> None:
+        super().__init__(
+            spec=ImageGenSpec(
+                data=str(data),
+                fingerprint=find_images(data).fingerprint,
+                eval_share=float(eval_share),
+                max_bad_share=float(max_bad_share),
+                examples=tfx.dsl.Channel(type=standard_artifacts.Examples),
+                report=tfx.dsl.Channel(type=IngestReport),
+            )
+        )
+
+
+def _made(folder: str) -> str:
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _report(tree: Tree, scratch: Path) -> dict[str, Any]:
+    counts = {split: sum(int(line) for line in _lines(scratch, f"count-{split}")) for split in SPLITS}
+    bad = sorted((json.loads(line) for line in _lines(scratch, "bad")), key=lambda item: str(item["filename"]))
+    return {"labels": list(tree.labels), "counts": counts, "bad": bad}
+
+
+def _lines(folder: Path, prefix: str) -> list[str]:
+    return [line for path in sorted(folder.glob(f"{prefix}-*")) for line in path.read_text().splitlines() if line]
+
+
+def _check(found: dict[str, Any], data: str, max_bad_share: float) -> None:
+    """Stops the run where too much is unreadable or a split is empty."""
+    bad, good = found["bad"], sum(found["counts"].values())
+    if len(bad) > max_bad_share * (good + len(bad)):
+        listed = "; ".join(f"{item['filename']}: {item['reason']}" for item in bad[:LISTED])
+        more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+        raise CheckFailed(
+            f"{len(bad)} of {good + len(bad)} files below {data} cannot be read, more than the allowed share of "
+            f"{max_bad_share:g} ({listed}{more}). Repair or remove them, or raise --max-bad-share."
+        )
+    for split, count in found["counts"].items():
+        if not count:
+            raise CheckFailed(
+                f"The {split} split of {data} is empty ({good} images in all). Add images, or give `train/` and "
+                "`eval/` folders of class folders."
+            )

@@ -1,0 +1,171 @@
+"""TFMA on the signature that clients call: `serving_default` gets each Example's encoded bytes.
+
+TFMA itself hands a signature with one string input the whole serialized Example. The extractor here feeds
+`image/encoded` into `image_bytes` and turns the answer (labels and scores, best first) back into a vector of scores
+in label order, which is what TFMA's metrics take.
+
+`custom_extractors` is found by the Evaluator through `module_path="pipelines.evaluation"`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import tensorflow_model_analysis as tfma
+
+from pipelines.examples import ENCODED, LABEL, TEXT
+from signatures.errors import CheckFailed
+from signatures.spec import Card
+
+__all__ = ["ACCURACY", "BASELINE", "CANDIDATE", "Answers", "custom_extractors", "eval_config", "scores_in_label_order"]
+
+ACCURACY = "sparse_categorical_accuracy"
+CANDIDATE = "candidate"
+BASELINE = "baseline"
+SIGNATURE = "serving_default"
+BATCH = 64
+
+
+def eval_config(*, threshold: float, max_loss: float = 0.0) -> Any:
+    """What is measured, on which slices, and what blesses.
+
+    Args:
+        threshold: The least accuracy on the eval split, 0 to 1.
+        max_loss: How far below the latest blessed model (measured on the same images) the candidate may be.
+
+    Returns:
+        A `tfma.EvalConfig`.
+    """
+    # TFMA compares with >, so that an equal model needs a hair's width.
+    accuracy = tfma.MetricThreshold(
+        value_threshold=tfma.GenericValueThreshold(lower_bound={"value": threshold}),
+        change_threshold=tfma.GenericChangeThreshold(
+            direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -max_loss - 1e-9}
+        ),
+    )
+    metrics = [
+        tfma.MetricConfig(class_name="ExampleCount"),
+        tfma.MetricConfig(
+            class_name="SparseCategoricalAccuracy",
+            # On the whole split: a plain `threshold` would hold for every class slice too.
+            per_slice_thresholds=[tfma.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=accuracy)],
+        ),
+        tfma.MetricConfig(class_name="MultiClassConfusionMatrixAtThresholds", config='{"thresholds": [0.5]}'),
+    ]
+    return tfma.EvalConfig(
+        model_specs=[
+            tfma.ModelSpec(name=CANDIDATE, signature_name=SIGNATURE, label_key=LABEL),
+            tfma.ModelSpec(name=BASELINE, signature_name=SIGNATURE, label_key=LABEL, is_baseline=True),
+        ],
+        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=[TEXT])],
+        metrics_specs=[tfma.MetricsSpec(metrics=metrics)],
+    )
+
+
+def custom_extractors(eval_shared_model: Any, eval_config: Any, tensor_adapter_config: Any) -> list[Any]:
+    """TFMA's own extractors with the predictions taken from the bytes signature.
+
+    Args:
+        eval_shared_model: One model, or the candidate and the baseline.
+        eval_config: The `tfma.EvalConfig` in force.
+        tensor_adapter_config: Passed on.
+
+    Returns:
+        The extractors in order.
+    """
+    models = eval_shared_model if isinstance(eval_shared_model, list) else [eval_shared_model]
+    paths = {model.model_name: model.model_path for model in models}
+    predict = tfma.extractors.Extractor(
+        stage_name="ExtractServedPredictions", ptransform=beam.ParDo(Answers(paths, first=next(iter(paths))))
+    )
+    return list(
+        tfma.default_extractors(
+            eval_shared_model=eval_shared_model,
+            eval_config=eval_config,
+            tensor_adapter_config=tensor_adapter_config,
+            custom_predict_extractor=predict,
+        )
+    )
+
+
+class Answers(beam.DoFn):  # type: ignore[misc]
+    """Asks each model's `serving_default` about a batch of encoded images.
+
+    The candidate's labels say which id a class name has; a name it does not know can only be answered wrongly.
+
+    Args:
+        paths: Model name -> SavedModel folder.
+        first: The name of the candidate.
+    """
+
+    def __init__(self, paths: Mapping[str, str], first: str) -> None:
+        super().__init__()
+        self._paths = dict(paths)
+        self._first = first
+        self._models: dict[str, Any] = {}
+        self._labels: tuple[str, ...] = ()
+
+    def setup(self) -> None:
+        """Loads the models, once per worker."""
+        import tensorflow as tf
+
+        self._labels = Card.read(Path(self._paths[self._first])).labels
+        self._models = {name: tf.saved_model.load(path) for name, path in self._paths.items()}
+
+    def process(self, element: Mapping[str, Any]) -> Any:
+        """Adds labels and predictions to one batch of TFMA's extracts."""
+        extracts = dict(copy.copy(element))
+        features = extracts[tfma.FEATURES_KEY]
+        images = [bytes(value) for value in np.ravel(features[ENCODED])]
+        texts = [bytes(value).decode() for value in np.ravel(features[TEXT])]
+        ids = {text: number for number, text in enumerate(self._labels)}
+        unknown = sorted({text for text in texts if text not in ids})
+        if unknown:
+            raise CheckFailed(
+                f"The eval split has classes that the model does not know: {', '.join(unknown)} (it knows "
+                f"{', '.join(self._labels)}). Train on data with every class."
+            )
+        scores = {name: self._ask(model, images) for name, model in self._models.items()}
+        labels = np.array([ids[text] for text in texts], np.int64)
+        extracts[tfma.LABELS_KEY] = labels if len(scores) == 1 else dict.fromkeys(scores, labels)
+        extracts[tfma.PREDICTIONS_KEY] = scores[self._first] if len(scores) == 1 else scores
+        yield extracts
+
+    def _ask(self, model: Any, images: Sequence[bytes]) -> np.ndarray[Any, Any]:
+        import tensorflow as tf
+
+        parts = []
+        for start in range(0, len(images), BATCH):
+            answer = model.signatures[SIGNATURE](image_bytes=tf.constant(images[start : start + BATCH], tf.string))
+            parts.append(scores_in_label_order(answer["labels"].numpy(), answer["scores"].numpy(), self._labels))
+        return np.concatenate(parts)
+
+
+def scores_in_label_order(
+    names: np.ndarray[Any, Any], scores: np.ndarray[Any, Any], labels: Sequence[str]
+) -> np.ndarray[Any, Any]:
+    """Top-k answers as a dense vector with one more place for "no answer".
+
+    Args:
+        names: Label names as bytes, best first, [b, k]; "" where an item could not be read.
+        scores: float32 [b, k].
+        labels: All names in id order; answers that are not among them are left out.
+
+    Returns:
+        float32 [b, len(labels) + 1], 0 where a label is not among the k. Rows without any answer have a 1 in the last
+        place, which is no label's id: they count as wrong, never as label 0.
+    """
+    ids = {label.encode(): number for number, label in enumerate(labels)}
+    dense = np.zeros((len(names), len(labels) + 1), np.float32)
+    for row, (row_names, row_scores) in enumerate(zip(names, scores, strict=True)):
+        known = [(ids[name], score) for name, score in zip(row_names, row_scores, strict=True) if name in ids]
+        for number, score in known:
+            dense[row, number] = score
+        if not known:
+            dense[row, -1] = 1.0
+    return dense

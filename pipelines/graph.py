@@ -1,0 +1,118 @@
+"""The pipeline's graph: which component takes what from which. Runners are elsewhere (`local.py`).
+
+```
+ImageGen -> StatisticsGen -> SchemaGen -> ExampleValidator -> DataGate
+   |                                                             |
+   +------------------------------------------------------> Trainer -> Evaluator -> BasePathPusher
+                                     (latest blessed model) ----------^
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pipelines.settings import Settings
+
+__all__ = ["build"]
+
+RUN_FN = "pipelines.trainer.run_fn"
+
+
+def build(settings: Settings, *, started: str) -> Any:
+    """The pipeline as TFX takes it.
+
+    Args:
+        settings: What to run on what.
+        started: A string that no other run has; keeps the push out of the cache.
+
+    Returns:
+        A `tfx.v1.dsl.Pipeline` with SQLite metadata below `settings.root`.
+
+    Raises:
+        UsageError: The data folder is missing or holds no classes.
+    """
+    from tfx import v1 as tfx
+
+    return tfx.dsl.Pipeline(
+        pipeline_name=settings.name,
+        pipeline_root=str(settings.root / "artifacts"),
+        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(str(settings.metadata)),
+        components=_components(settings, started),
+        enable_cache=settings.cache,
+        beam_pipeline_args=list(settings.beam_args),
+    )
+
+
+def _components(settings: Settings, started: str) -> list[Any]:
+    import tensorflow_data_validation as tfdv
+    from tfx import v1 as tfx
+
+    from pipelines.components.base_path_pusher import BasePathPusher
+    from pipelines.components.data_gate import DataGate
+    from pipelines.components.image_gen import ImageGen
+    from pipelines.evaluation import eval_config
+    from pipelines.examples import MEASURES
+    from pipelines.folders import EVAL, TRAIN
+
+    images = ImageGen(data=settings.data, eval_share=settings.eval_share, max_bad_share=settings.max_bad_share)
+    examples = images.outputs["examples"]
+    statistics = tfx.components.StatisticsGen(
+        examples=examples, stats_options=tfdv.StatsOptions(feature_allowlist=list(MEASURES))
+    )
+    # The schema comes from what is trained on; what is held out is then checked against it.
+    schema = tfx.components.SchemaGen(statistics=statistics.outputs["statistics"], exclude_splits=[EVAL])
+    validator = tfx.components.ExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+    )
+    gate = [] if settings.accept_anomalies else [DataGate(anomalies=validator.outputs["anomalies"])]
+    trainer = tfx.components.Trainer(
+        run_fn=RUN_FN,
+        examples=examples,
+        schema=schema.outputs["schema"],
+        train_args=tfx.proto.TrainArgs(splits=[TRAIN]),
+        eval_args=tfx.proto.EvalArgs(splits=[EVAL]),
+        custom_config={
+            "model": settings.model,
+            "model_fingerprint": _fingerprint(settings.model),
+            "schedule": settings.schedule.to_json(),
+        },
+    )
+    for check in gate:
+        trainer.add_upstream_node(check)
+    blessed = tfx.dsl.Resolver(
+        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
+        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+    ).with_id("LatestBlessed")
+    evaluator = tfx.components.Evaluator(
+        examples=examples,
+        model=trainer.outputs["model"],
+        baseline_model=blessed.outputs["model"],
+        example_splits=[EVAL],
+        eval_config=eval_config(threshold=settings.threshold, max_loss=settings.max_loss),
+        module_path="pipelines.evaluation",
+    )
+    pusher = BasePathPusher(
+        model=trainer.outputs["model"],
+        blessing=evaluator.outputs["blessing"],
+        base=settings.serving_dir,
+        keep=settings.keep,
+        started=started,
+    )
+    return [images, statistics, schema, validator, *gate, trainer, blessed, evaluator, pusher]
+
+
+def _fingerprint(model: str) -> str:
+    """Changes with the files of a checkpoint folder, so that the cache sees new weights; "" for a Hub id."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return ""
+    total = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            total.update(f"{path.name}\0".encode())
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()

@@ -1,0 +1,256 @@
+"""Runs the pipeline here, with TFX's LocalDagRunner and SQLite: no server, no cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.settings import Schedule, Settings
+from signatures.errors import MissingExtra, VitrinaError
+
+__all__ = ["ComponentRun", "Event", "RunResult", "run"]
+
+CACHED = "CACHED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentRun:
+    """One component's part in a run.
+
+    Args:
+        name: The component, such as `Trainer`.
+        state: `COMPLETE`, or `CACHED` where an earlier run's result was taken over because nothing had changed.
+        seconds: From its start to its end.
+    """
+
+    name: str
+    state: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How a run ended.
+
+    Args:
+        blessed: Whether the evaluator let the model pass.
+        pushed: The version's folder below the serving base, or None where it was not blessed.
+        version: Its number, or None.
+        new: False where that version already held this very model.
+        metrics: The candidate's, over the whole eval split: `accuracy`, `images`, and `baseline_accuracy` where there
+            is an earlier blessed model.
+        failures: Why it was not blessed, one line per threshold.
+        components: In the order they ran.
+        ingest: ImageGen's report: `labels`, `counts` per split, `bad`.
+        checkpoint: The trained checkpoint's folder.
+        evaluation: TFMA's folder.
+        metadata: The SQLite file.
+        log: All that TFX, Beam and TensorFlow said.
+    """
+
+    blessed: bool
+    pushed: Path | None
+    version: int | None
+    new: bool
+    metrics: Mapping[str, float]
+    failures: tuple[str, ...]
+    components: tuple[ComponentRun, ...]
+    ingest: Mapping[str, Any]
+    checkpoint: Path
+    evaluation: Path
+    metadata: Path
+    log: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that a person who waits wants to see.
+
+    Args:
+        component: Which component it is about.
+        text: `started`, `finished`, or a line of its own, such as an epoch's figures.
+        seconds: Since the component started.
+    """
+
+    component: str
+    text: str
+    seconds: float = 0.0
+
+
+Listener = Callable[[Event], None]
+
+
+def run(
+    *,
+    data: str | Path,
+    model: str | Path,
+    root: str | Path,
+    serving_dir: str | Path,
+    schedule: Schedule | None = None,
+    on_event: Listener | None = None,
+    verbose: bool = False,
+    **settings: Any,
+) -> RunResult:
+    """Ingests, validates, trains, evaluates on the bytes signature, blesses and pushes.
+
+    Args:
+        data: A folder with one subfolder of images per class, or `train/` and `eval/` folders of such.
+        model: The checkpoint to start from: a folder or Hub id.
+        root: Where artifacts, `metadata.sqlite` and logs go; used again by the next run.
+        serving_dir: The TF Serving base path that a blessed model is pushed to.
+        schedule: How to train; None is `Schedule()`.
+        on_event: Called as components start, say something and finish; None shows a line each on standard error.
+        verbose: Let TFX, Beam and TensorFlow write to the terminal instead of the log.
+        **settings: The rest of `Settings`: `threshold`, `max_loss`, `keep`, `cache`, ...
+
+    Returns:
+        How it ended; a model that was not blessed is no error.
+
+    Raises:
+        UsageError: Something asked for cannot be.
+        CheckFailed: The data did not pass.
+        VitrinaError: A component failed.
+    """
+    chosen = Settings(
+        data=Path(data).resolve(),
+        model=str(Path(model).resolve()) if Path(model).is_dir() else str(model),
+        root=Path(root).resolve(),
+        serving_dir=Path(serving_dir).resolve(),
+        schedule=schedule or Schedule(),
+        **settings,
+    )
+    started = datetime.datetime.now().isoformat(timespec="microseconds")
+    log = _log_file(chosen.root, started)
+    with contextlib.ExitStack() as stack:
+        terminal = sys.stderr
+        if not verbose:
+            from pipelines.quiet import redirected
+
+            terminal = stack.enter_context(redirected(log))
+        watch = _Watch(on_event or (lambda event: _show(event, terminal)))
+        stack.enter_context(watch.listening())
+        _execute(chosen, started, watch, log)
+        return _result(chosen, log)
+
+
+def _execute(settings: Settings, started: str, watch: _Watch, log: Path) -> None:
+    try:
+        from tfx import v1 as tfx
+    except ImportError as error:
+        raise MissingExtra("tfx", "tfx") from error
+
+    from pipelines import graph
+
+    pipeline = graph.build(settings, started=started)
+    try:
+        tfx.orchestration.LocalDagRunner().run(pipeline)
+    except VitrinaError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise VitrinaError(
+            f"{watch.component or 'The pipeline'} failed: {type(error).__name__}: {reason} "
+            f"What led to it is in {log}; run it again when it is put right: what is done is not done twice."
+        ) from error
+
+
+class _Watch(logging.Handler):
+    """Turns what LocalDagRunner and the trainer log into events."""
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(logging.INFO)
+        self._listener = listener
+        self._since = time.monotonic()
+        self.component = ""
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        from absl import logging as absl
+
+        loggers = absl.get_absl_logger(), logging.getLogger("pipelines")
+        verbosity, level = absl.get_verbosity(), loggers[1].level
+        # By absl's own function: TensorFlow saves and restores that verbosity, and would undo a bare setLevel.
+        absl.set_verbosity(absl.INFO)
+        loggers[1].setLevel(logging.INFO)
+        for logger in loggers:
+            logger.addHandler(self)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeHandler(self)
+            absl.set_verbosity(verbosity)
+            loggers[1].setLevel(level)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith("pipelines"):
+            self._tell(record.getMessage())
+        elif record.msg == "Component %s is running.":
+            self.component, self._since = str(_first(record.args)), time.monotonic()
+            self._tell("started")
+        elif record.msg == "A cached execution %d is used.":
+            self._tell("reused: nothing it depends on has changed")
+        elif record.msg == "Component %s is finished.":
+            self._tell("finished")
+
+    def _tell(self, text: str) -> None:
+        self._listener(Event(component=self.component, text=text, seconds=time.monotonic() - self._since))
+
+
+def _first(arguments: Any) -> Any:
+    return arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+
+
+def _show(event: Event, terminal: Any) -> None:
+    """One line per event: what runs, what it says, how long it took."""
+    if event.text == "started":
+        print(f"{event.component} ...", file=terminal, flush=True)
+    elif event.text == "finished":
+        print(f"{event.component} done in {event.seconds:.1f} s", file=terminal, flush=True)
+    else:
+        print(f"  {event.text} ({event.seconds:.0f} s)", file=terminal, flush=True)
+
+
+def _log_file(root: Path, started: str) -> Path:
+    folder = root / "logs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VitrinaError(
+            f"{folder} cannot be made ({error.strerror}). Choose another --root, a folder that may be written."
+        ) from error
+    return folder / f"{started.replace(':', '-')}.log"
+
+
+def _result(settings: Settings, log: Path) -> RunResult:
+    from pipelines import lineage, verdict
+    from pipelines.components.base_path_pusher import NEW, PATH, PUSHED, VERSION
+    from pipelines.trainer import CHECKPOINT
+
+    executions = {item.component: item for item in lineage.last_run(settings.metadata, settings.name)}
+    pushed = executions["BasePathPusher"].outputs["pushed_model"].properties
+    evaluation = Path(executions["Evaluator"].outputs["evaluation"].uri)
+    blessed = bool(pushed.get(PUSHED))
+    return RunResult(
+        blessed=blessed,
+        pushed=Path(pushed[PATH]) if blessed else None,
+        version=int(pushed[VERSION]) if blessed else None,
+        new=bool(pushed.get(NEW)),
+        metrics=verdict.metrics(evaluation),
+        failures=verdict.failures(evaluation),
+        components=tuple(
+            ComponentRun(name=item.component, state=item.state, seconds=item.seconds) for item in executions.values()
+        ),
+        ingest=verdict.ingest_report(Path(executions["ImageGen"].outputs["report"].uri)),
+        checkpoint=Path(executions["Trainer"].outputs["model_run"].uri) / CHECKPOINT,
+        evaluation=evaluation,
+        metadata=settings.metadata,
+        log=log,
+    )

@@ -1,0 +1,122 @@
+"""Putting a blessed model on a TF Serving base path: the next version, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from signatures import base_path
+from signatures.errors import UsageError
+
+__all__ = ["Pushed", "push", "rollback", "same_servable"]
+
+GRAPH = "saved_model.pb"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pushed:
+    """Where a model went.
+
+    Args:
+        path: The version's folder.
+        version: Its number.
+        new: False where the latest version there already was this very model, file by file.
+        removed: Older versions that `keep` made room of.
+    """
+
+    path: Path
+    version: int
+    new: bool
+    removed: tuple[int, ...] = ()
+
+
+def push(model: Path, base: Path, *, keep: int | None = None) -> Pushed:
+    """Copies a SavedModel to `base/<next version>`.
+
+    The copy is made beside, `saved_model.pb` last, and renamed in one step: a server that polls the base path sees
+    the whole version or none. A model that the latest version already holds is not copied again.
+
+    Args:
+        model: The folder with `saved_model.pb`.
+        base: The TF Serving `model_base_path`; created where it is missing.
+        keep: How many versions stay there; the lowest go. None keeps all.
+
+    Returns:
+        Where it is now.
+
+    Raises:
+        UsageError: `keep` is less than 1, or `model` holds no SavedModel.
+        VitrinaError: The disk is full or read-only.
+    """
+    if keep is not None and keep < 1:
+        raise UsageError(f"Got keep {keep}, but at least 1 version stays. Leave --keep out to keep all.")
+    if not (model / GRAPH).is_file():
+        raise UsageError(f"{model} holds no {GRAPH}. Give the folder of one SavedModel.")
+    present = base_path.versions(base)
+    if present and same_servable(present[max(present)], model):
+        return Pushed(path=present[max(present)], version=max(present), new=False, removed=_trim(base, keep))
+    with base_path.new_version(base) as (staging, final):
+        _copy(model, staging)
+    return Pushed(path=final, version=int(final.name), new=True, removed=_trim(base, keep))
+
+
+def rollback(base: Path) -> Pushed:
+    """Makes the version before the latest the latest again, by pushing it anew under the next number.
+
+    A number is never used twice, so that servers and caches that know the withdrawn version are not misled.
+
+    Args:
+        base: The base path with at least two versions.
+
+    Returns:
+        The new version, which holds the previous model.
+
+    Raises:
+        UsageError: There are fewer than two versions.
+    """
+    present = base_path.versions(base)
+    if len(present) < 2:
+        raise UsageError(f"{base} holds {len(present)} version(s), but a rollback needs an earlier one to go back to.")
+    earlier = present[sorted(present)[-2]]
+    with base_path.new_version(base) as (staging, final):
+        _copy(earlier, staging)
+    return Pushed(path=final, version=int(final.name), new=True)
+
+
+def same_servable(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same files with the same content."""
+    return _digest(one) == _digest(other)
+
+
+def _copy(model: Path, staging: Path) -> None:
+    for path in sorted(model.rglob("*"), key=lambda path: (path == model / GRAPH, path)):
+        target = staging / path.relative_to(model)
+        if path.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def _trim(base: Path, keep: int | None) -> tuple[int, ...]:
+    if keep is None:
+        return ()
+    present = base_path.versions(base)
+    doomed = sorted(present)[:-keep]
+    for version in doomed:
+        # Out of the poller's sight first, so that no half-removed version is ever seen.
+        hidden = present[version].with_name(f".removing-{present[version].name}")
+        present[version].rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+    return tuple(doomed)
+
+
+def _digest(folder: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            total.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()

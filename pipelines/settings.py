@@ -1,0 +1,99 @@
+"""What a run is told: plain data, no TFX."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from signatures.errors import UsageError
+
+__all__ = ["Schedule", "Settings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How a model is trained.
+
+    Args:
+        epochs: Passes over the train split.
+        batch_size: Images per step.
+        learning_rate: The peak of AdamW's, reached after `warmup` and then decayed along a cosine to 0.
+        weight_decay: AdamW's.
+        warmup: The share of all steps over which the learning rate rises from 0, 0 to 1.
+        shift: Random shifts up to this share of the image's side, 0 for none.
+        rotate: Random rotations up to this share of a full turn, 0 for none.
+        label_smoothing: How much of the target is spread over all classes, 0 to 1.
+        seed: Of the head's weights, the shuffle and the augmentation.
+    """
+
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    shift: float = 0.0
+    rotate: float = 0.0
+    label_smoothing: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"Got {name} {getattr(self, name)}, but it is a positive integer.")
+        if self.learning_rate <= 0:
+            raise UsageError(f"Got learning_rate {self.learning_rate}, but it is a positive number, such as 1e-4.")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One pipeline.
+
+    Args:
+        data: A folder with one subfolder of images per class (see `pipelines.folders.find_images`).
+        model: The checkpoint folder or Hub id that training starts from.
+        root: Where artifacts, metadata (`metadata.sqlite`) and logs go.
+        serving_dir: The TF Serving base path that blessed models are pushed to.
+        name: The pipeline's name in the metadata.
+        schedule: How to train.
+        threshold: The least accuracy on the eval split that is blessed, 0 to 1.
+        max_loss: How far below the latest blessed model on the same images is still blessed.
+        eval_share: The share held out by content hash, where `data` gives no split.
+        max_bad_share: The share of unreadable files that is tolerated.
+        accept_anomalies: Go on where the data is not what its schema says.
+        keep: How many versions stay below `serving_dir`; None keeps all.
+        cache: Take over the results of earlier runs whose inputs have not changed.
+        beam_args: Passed to Beam as they are, such as `--direct_num_workers=4`.
+    """
+
+    data: Path
+    model: str
+    root: Path
+    serving_dir: Path
+    name: str = "vitrina"
+    schedule: Schedule = Schedule()
+    threshold: float = 0.9
+    max_loss: float = 0.0
+    eval_share: float = 0.2
+    max_bad_share: float = 0.05
+    accept_anomalies: bool = False
+    keep: int | None = None
+    cache: bool = True
+    beam_args: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "max_loss", "max_bad_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"Got {name} {getattr(self, name)}, but it is a share from 0 to 1.")
+        if not 0 < self.eval_share < 1:
+            raise UsageError(f"Got eval_share {self.eval_share}, but it is a share between 0 and 1, such as 0.2.")
+        if self.keep is not None and self.keep < 1:
+            raise UsageError(f"Got keep {self.keep}, but at least 1 version stays. Leave it out to keep all.")
+
+    @property
+    def metadata(self) -> Path:
+        """The SQLite file of ML Metadata."""
+        return self.root / "metadata.sqlite"

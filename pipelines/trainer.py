@@ -1,0 +1,57 @@
+"""`run_fn` of TFX's Trainer: fine-tunes, then exports what clients will call.
+
+`Trainer(run_fn="pipelines.trainer.run_fn")` finds it; TFX's `FnArgs` are unpacked here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from pipelines.examples import LABELS_FILE
+
+__all__ = ["CHECKPOINT", "HISTORY", "run_fn"]
+
+#: Below the ModelRun artifact.
+CHECKPOINT = "checkpoint"
+HISTORY = "history.json"
+
+log = logging.getLogger(__name__)
+
+
+def run_fn(fn_args: Any) -> None:
+    """Trains on `fn_args.train_files` and writes a servable to `fn_args.serving_model_dir`.
+
+    Args:
+        fn_args: TFX's; `custom_config` holds `model` (a checkpoint) and `schedule` (`settings.Schedule`).
+
+    Raises:
+        CheckFailed: The servable does not answer as the trained checkpoint does; no model comes out then.
+    """
+    from pipelines.settings import Schedule
+    from pipelines.training import fine_tune
+    from signatures import export, sources
+
+    files = _matching(fn_args.train_files)
+    labels = json.loads((Path(files[0]).parents[1] / LABELS_FILE).read_text(encoding="utf-8"))
+    run = Path(fn_args.model_run_dir)
+    trained = fine_tune(
+        fn_args.custom_config["model"],
+        files=files,
+        labels=labels,
+        out=run / CHECKPOINT,
+        schedule=Schedule(**fn_args.custom_config["schedule"]),
+        report=log.info,
+    )
+    (run / HISTORY).write_text(json.dumps({name: list(map(float, v)) for name, v in trained.history.items()}) + "\n")
+    # The checkpoint is read back from disk, so what is exported and certified is what was saved.
+    model = sources.load(str(trained.checkpoint), task="image-classification")
+    export.write(model, Path(fn_args.serving_model_dir), on_progress=log.info)
+
+
+def _matching(patterns: list[str]) -> list[str]:
+    import tensorflow as tf
+
+    return sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))

@@ -1,0 +1,79 @@
+"""Reads what Evaluator and ImageGen wrote, as plain numbers and lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["failures", "ingest_report", "metrics", "per_class"]
+
+COUNT = "example_count"
+
+
+def metrics(evaluation: Path) -> dict[str, float]:
+    """The candidate's figures over the whole eval split.
+
+    Args:
+        evaluation: The folder of a ModelEvaluation artifact.
+
+    Returns:
+        `accuracy` (0 to 1) and `images`; `baseline_accuracy` where an earlier blessed model was measured beside it.
+    """
+    from pipelines.evaluation import ACCURACY, BASELINE, CANDIDATE
+
+    overall = _values(evaluation)[""]
+    found = {"accuracy": overall[CANDIDATE][ACCURACY], "images": overall[CANDIDATE][COUNT]}
+    if BASELINE in overall:
+        found["baseline_accuracy"] = overall[BASELINE][ACCURACY]
+    return found
+
+
+def per_class(evaluation: Path) -> dict[str, dict[str, float]]:
+    """The candidate's `accuracy` (0 to 1) and `images` per class name."""
+    from pipelines.evaluation import ACCURACY, CANDIDATE
+
+    return {
+        name: {"accuracy": models[CANDIDATE][ACCURACY], "images": models[CANDIDATE][COUNT]}
+        for name, models in sorted(_values(evaluation).items())
+        if name
+    }
+
+
+def _values(evaluation: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Class name ("" for all) -> model name -> metric name -> value."""
+    import tensorflow_model_analysis as tfma
+
+    from pipelines.evaluation import CANDIDATE
+
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for record in tfma.load_metrics(str(evaluation)):
+        keys = record.slice_key.single_slice_keys
+        name = keys[0].bytes_value.decode() if keys else ""
+        for item in record.metric_keys_and_values:
+            if item.value.WhichOneof("type") == "double_value" and not item.key.is_diff:
+                model = found.setdefault(name, {}).setdefault(item.key.model_name or CANDIDATE, {})
+                model[item.key.name] = item.value.double_value.value
+    return found
+
+
+def failures(evaluation: Path) -> tuple[str, ...]:
+    """Why a model was not blessed: one line per threshold that did not hold; empty where all did."""
+    import tensorflow_model_analysis as tfma
+
+    result = tfma.load_validation_result(str(evaluation))
+    if result is None or result.validation_ok:
+        return ()
+    lines = [
+        f"{failure.metric_key.name}: {' '.join(failure.message.split()) or 'its threshold did not hold'}"
+        for slice_ in result.metric_validations_per_slice
+        for failure in slice_.failures
+    ]
+    return tuple(lines) or ("a slice that has a threshold holds no images",)
+
+
+def ingest_report(folder: Path) -> dict[str, Any]:
+    """ImageGen's `report.json`."""
+    found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert isinstance(found, dict)
+    return found
