@@ -12,11 +12,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from signatures.errors import UsageError, VitrinaError
 
-__all__ = ["latest", "new_version", "resolve", "versions"]
+__all__ = ["Draft", "latest", "new_version", "resolve", "versions"]
 
 
 def versions(base: Path) -> dict[int, Path]:
@@ -59,29 +60,51 @@ def resolve(base_or_version: Path) -> Path:
     return latest(base_or_version)
 
 
+@dataclass
+class Draft:
+    """A version being written; unpacks as `staging, final`.
+
+    Args:
+        staging: The folder to fill, inside the base (same file system, a name that TF Serving ignores).
+        final: The version's folder. Expected until the draft is published, true afterwards: where the number was left
+            open and another writer took it meanwhile, it is the next free one.
+    """
+
+    staging: Path
+    final: Path
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter((self.staging, self.final))
+
+
 @contextlib.contextmanager
-def new_version(base: Path, version: int | None = None) -> Iterator[tuple[Path, Path]]:
+def new_version(base: Path, version: int | None = None) -> Iterator[Draft]:
     """Writes a version whole or not at all.
 
-    The body fills a staging folder inside `base` (same file system, a name that TF Serving ignores); on leaving it
-    without an error the folder is renamed to its number, which a poller sees in one step. On any error the staging
-    folder is removed, and so are parents that this call created.
+    The body fills the draft's staging folder; on leaving it without an error the folder is renamed to its number, which
+    a poller sees in one step. On any error the staging folder is removed, and so are parents that this call created.
 
     Args:
         base: The base path; created where it is missing.
         version: A positive integer, or None for one more than the highest there.
 
     Yields:
-        The staging folder to fill, and the final path that it will have. Where `version` is None and another writer
-        took the number meanwhile, the next free one is taken instead, so read the final path from the return of
-        `versions`/`latest` when several writers share a base.
+        The draft.
 
     Raises:
         UsageError: The version exists, or is not positive.
         VitrinaError: The disk is full or read-only, or the path is not a folder.
+
+    Example:
+        >>> with new_version(Path("models/vit")) as draft:  # doctest: +SKIP
+        ...     (draft.staging / "saved_model.pb").write_bytes(graph)
+        >>> draft.final  # doctest: +SKIP
+        PosixPath('models/vit/1')
     """
     if version is not None and version < 1:
-        raise UsageError(f"Got version {version}, but a version is a positive integer. Leave --version out for the next.")
+        raise UsageError(
+            f"Got version {version}, but a version is a positive integer. Leave --version out for the next."
+        )
     if version is not None and version in versions(base):
         raise UsageError(f"{base} already has version {version}. Leave --version out for the next one.")
     created = _missing_parents(base)
@@ -90,11 +113,10 @@ def new_version(base: Path, version: int | None = None) -> Iterator[tuple[Path, 
         try:
             base.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=base))
-            number = version if version is not None else max(versions(base), default=0) + 1
-            final = base / str(number)
-            yield staging, final
+            draft = Draft(staging, base / str(_next(base) if version is None else version))
+            yield draft
             staging.chmod(0o755)
-            _publish(staging, final)
+            _publish(draft, base, version)
         except OSError as error:
             raise _explain(error, base) from error
     except BaseException:
@@ -106,10 +128,26 @@ def new_version(base: Path, version: int | None = None) -> Iterator[tuple[Path, 
         raise
 
 
-def _publish(staging: Path, final: Path) -> None:
-    if final.exists():
-        raise UsageError(f"{final} was written by somebody else meanwhile. Run the export again.")
-    os.rename(staging, final)
+def _next(base: Path) -> int:
+    return max(versions(base), default=0) + 1
+
+
+def _publish(draft: Draft, base: Path, version: int | None) -> None:
+    while True:
+        # A rename replaces an empty folder and fails on a full one, so a version is never mixed or lost.
+        try:
+            if draft.final.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(draft.final))
+            os.rename(draft.staging, draft.final)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            if version is not None:
+                raise UsageError(
+                    f"{draft.final} was written by somebody else meanwhile. Leave --version out."
+                ) from error
+            draft.final = base / str(_next(base))
 
 
 def _missing_parents(base: Path) -> list[Path]:

@@ -173,6 +173,9 @@ class _Builder:
         }
         return inputs, outputs
 
+    def _model_inputs(self) -> Mapping[str, Tensor]:
+        return self.model.inputs if self.head.model_inputs is None else self.head.model_inputs
+
     def _classify_signature(self) -> Signature:
         outputs = self.head.outputs
         return Signature(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from signatures import base_path, pictures, sources, warmup
+from signatures import base_path, checkpoint, pictures, sources, warmup
 from signatures.errors import CheckFailed, UsageError, VitrinaError
 from signatures.model import Model
 from signatures.preprocessing import Preprocessing
@@ -19,9 +19,8 @@ from signatures.tasks import TASKS, Task
 if TYPE_CHECKING:
     from signatures.build import Built
 
-__all__ = ["CHECKPOINT_FOLDER", "export", "read_labels", "write"]
+__all__ = ["export", "read_labels", "write"]
 
-CHECKPOINT_FOLDER = "assets.extra/checkpoint"
 PACKAGES = ("vitrina", "tensorflow", "tf-keras", "keras", "transformers", "pillow", "numpy")
 
 Progress = Callable[[str], None]
@@ -73,12 +72,12 @@ def export(
     progress = on_progress or (lambda _: None)
     if task is not None:
         TASKS[task]  # An unknown name is answered before anything is loaded.
-    with base_path.new_version(Path(to), version) as (staging, final):
+    with base_path.new_version(Path(to), version) as draft:
         progress(f"Loading {model}")
         loaded = sources.load(model, task=task, revision=revision, dtype=dtype, preprocessing=preprocessing)
         write(
             loaded,
-            staging,
+            draft.staging,
             task=task,
             labels=labels,
             description=description,
@@ -86,8 +85,8 @@ def export(
             on_progress=progress,
             **options,
         )
-    progress(f"Wrote {final}")
-    return final
+    progress(f"Wrote {draft.final}")
+    return draft.final
 
 
 def write(
@@ -133,7 +132,7 @@ def write(
     with _disk_errors(folder):
         _save(built, folder)
         _write_small_files(model, folder)
-        warmup.write(folder, _warmup_requests(chosen))
+        warmup.write(folder, _warmup_requests(chosen, built))
         card = _card(model, chosen, built, folder, description)
         card.write(folder)
     if verify:
@@ -172,7 +171,7 @@ def _with_labels(
 ) -> tuple[Model, dict[str, Any]]:
     """Labels are an option of tasks that take them at export, and otherwise name the model's classes."""
     if "labels" in task.options:
-        return model, {**options, "labels": ",".join(labels)}
+        return model, {**options, "labels": "\n".join([*labels, ""])}
     if model.labels and len(labels) != len(model.labels):
         raise UsageError(
             f"Got {len(labels)} labels, but {model.source.model} has {len(model.labels)} classes. "
@@ -211,18 +210,21 @@ def _set_method_names(built: Built, folder: Path) -> None:
 
 
 def _write_small_files(model: Model, folder: Path) -> None:
-    kept = folder / CHECKPOINT_FOLDER
+    kept = folder / checkpoint.FOLDER
     kept.mkdir(parents=True, exist_ok=True)
     for name, text in model.files.items():
         (kept / name).write_text(text, encoding="utf-8")
 
 
-def _warmup_requests(task: Task) -> list[dict[str, Any]]:
+def _warmup_requests(task: Task, built: Built) -> list[dict[str, Any]]:
     import numpy as np
 
-    return [
-        {"image_bytes": np.array(pictures.warmup(size), object), **task.samples(size)} for size in warmup.BATCH_SIZES
-    ]
+    def request(size: int) -> dict[str, Any]:
+        inputs = {"image_bytes": np.array(pictures.warmup(size), object), **task.samples(size)}
+        # Options may have fixed an input of the task at export.
+        return {name: inputs[name] for name in built.signatures[warmup.SIGNATURE].inputs}
+
+    return [request(size) for size in warmup.BATCH_SIZES]
 
 
 def _card(model: Model, task: Task, built: Built, folder: Path, description: str) -> Card:

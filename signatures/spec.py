@@ -184,7 +184,7 @@ class Card:
                 f"{version_folder} has no {CARD_PATH}, so it is not a servable that Vitrina wrote. "
                 "Write one with: vitrina export MODEL --to BASE"
             ) from error
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise UsageError(f"{path} is not a servable's card ({error!r}). Export the model again.") from error
 
     def write(self, version_folder: Path) -> None:

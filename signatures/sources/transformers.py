@@ -15,7 +15,8 @@ from typing import Any
 from signatures.errors import MissingExtra, UsageError, VitrinaError, did_you_mean
 from signatures.model import MEANINGS, Model, Tensors
 from signatures.preprocessing import Preprocessing
-from signatures.spec import Source, Tensor
+from signatures.quiet import quiet_transformers
+from signatures.spec import Card, Source, Tensor
 from signatures.tasks import TASKS
 
 __all__ = ["load", "preprocessing", "task_of", "wrap"]
@@ -53,7 +54,7 @@ def load(
     architecture = (config.get("architectures") or [""])[0].removeprefix("TF")
     task = task or task_of(architecture, model)
     cls = _tf_class(architecture, task, model)
-    with _quiet():
+    with quiet_transformers():
         native = _from_pretrained(cls, model, revision, dtype)
     return wrap(
         native,
@@ -125,6 +126,42 @@ def preprocessing(model: str, revision: str | None = None) -> Preprocessing:
         UsageError: There is no such checkpoint, or it has no image processor.
     """
     return _preprocessing(_small_files(model, revision), model)
+
+
+def restore(folder: Path, card: Card, weights: Mapping[str, Any]) -> Any:
+    """The native model of a servable, with the weights that the servable holds.
+
+    Args:
+        folder: Where its `config.json` lies.
+        card: The servable's card.
+        weights: Its variables by name.
+
+    Raises:
+        UsageError: The installed transformers does not have its class.
+        VitrinaError: The class has variables that the servable does not.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtra("transformers", "hub") from error
+
+    cls = getattr(transformers, card.source.cls, None)
+    if cls is None:
+        raise UsageError(
+            f"transformers {transformers.__version__} has no class {card.source.cls}. "
+            f"Install the version that exported it: {card.packages.get('transformers', 'unknown')}."
+        )
+    with quiet_transformers():
+        native = cls(cls.config_class.from_json_file(folder / CONFIG))
+        native.build_in_name_scope()
+    # Keras numbers the models of one class, so the first part of a variable's name may differ.
+    stored = {name.partition("/")[2]: value for name, value in weights.items()}
+    for variable in native.weights:
+        name = variable.name.partition("/")[2]
+        if name not in stored:
+            raise VitrinaError(f"The servable holds no variable {name}, which {card.source.cls} has. Export it again.")
+        variable.assign(stored[name])
+    return native
 
 
 def task_of(architecture: str, model: str) -> str:
@@ -215,19 +252,6 @@ def _policy(dtype: str) -> Iterator[None]:
         yield
     finally:
         tf_keras.mixed_precision.set_global_policy(before)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Holds back transformers' notes on its TensorFlow classes while a checkpoint loads."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def _small_files(model: str, revision: str | None) -> dict[str, str]:

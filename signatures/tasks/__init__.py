@@ -10,11 +10,14 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from signatures.errors import UsageError, did_you_mean
 from signatures.model import Model, Tensors
 from signatures.spec import Tensor
+
+if TYPE_CHECKING:
+    from signatures.checkpoint import Checkpoint
 
 __all__ = ["TASKS", "Head", "Option", "Request", "Task", "UnknownTask", "settle"]
 
@@ -62,8 +65,8 @@ class Head:
         inputs: Further inputs, besides the image.
         features: Image features and the request to everything the model is called with.
         forward: Features to raw outputs; None calls the model.
+        model_inputs: What the `model` signature takes; None is the model's own `inputs`.
         state: A trackable object with what the head's functions capture, such as a vocabulary table.
-        model_inputs: What the `model` signature takes; None is what the model's source says.
     """
 
     outputs: Mapping[str, Tensor]
@@ -72,8 +75,8 @@ class Head:
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     features: Callable[[Tensors, Request], Tensors] = _no_features
     forward: Callable[[Tensors], Tensors] | None = None
-    state: Any = None
     model_inputs: Mapping[str, Tensor] | None = None
+    state: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,10 @@ class Task:
         options: Settings at export, by name.
         classifies: Whether servables also carry the `classify` signature.
         samples: A batch size to plausible values of the further inputs (NumPy), for warmup and verification.
+        reference: A checkpoint, a PIL image and further inputs (NumPy, without batch axis) to what transformers' own
+            pipeline answers, in the shape of the outputs without batch axis; None compares raw model outputs instead.
+        difference: Answer and reference to the largest difference and whether the best answer is the same; None
+            compares numbers by value and labels by their scores.
     """
 
     name: str
@@ -101,6 +108,8 @@ class Task:
     options: Mapping[str, Option] = field(default_factory=dict)
     classifies: bool = False
     samples: Callable[[int], dict[str, Any]] = lambda _: {}
+    reference: Callable[[Checkpoint, Any, Mapping[str, Any]], dict[str, Any]] | None = None
+    difference: Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[float, bool]] | None = None
 
 
 class UnknownTask(UsageError, LookupError):

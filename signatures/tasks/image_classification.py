@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from signatures.errors import UsageError
 from signatures.model import Model, Tensors
 from signatures.spec import Tensor
 from signatures.tasks import Head, Option, Request, Task
+
+if TYPE_CHECKING:
+    from signatures.checkpoint import Checkpoint
 
 __all__ = ["TASK"]
 
@@ -75,6 +78,14 @@ def best(logits: Any, labels: tuple[str, ...], top_k: int, function: str) -> Ten
     return {"labels": tf.gather(tf.constant(labels, tf.string), ids), "scores": scores}
 
 
+def reference(checkpoint: Checkpoint, image: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+    """The answer of transformers' own pipeline."""
+    from transformers import ImageClassificationPipeline
+
+    answers = checkpoint.pipeline(ImageClassificationPipeline)(image, **checkpoint.card.options)
+    return {"labels": [a["label"] for a in answers], "scores": [a["score"] for a in answers]}
+
+
 TASK = Task(
     name="image-classification",
     summary="Which of the model's classes an image shows.",
@@ -91,4 +102,5 @@ TASK = Task(
         ),
     },
     classifies=True,
+    reference=reference,
 )
