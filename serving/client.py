@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import count, islice
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving import requests, results, targets
-from serving.images import encode
 from serving.results import Result
 from serving.transports.base import Arrays, Call, Options, TargetError, Tls, Transport
-from signatures.errors import UsageError, VitrinaError
+from signatures.errors import UsageError
 from signatures.spec import Signature
 
 __all__ = ["Client", "Options", "Result", "TargetError", "Tls", "connect", "predict"]
@@ -119,7 +118,8 @@ class Client:
                 (or a uint8 array [b, h, w, 3]) for one batch. None for a task that takes none.
             signature: `serving_default`, `preprocess`, `pixels`, `from_examples` or `classify`.
             timeout: Seconds for this answer; by default the client's.
-            max_side: Shrink images whose longer side has more pixels before sending them.
+            max_side: Shrink images whose longer side has more pixels before sending them. Boxes come back in pixels of
+                the image as it was given; masks and the task's own inputs are in pixels of the shrunk one.
             **task_inputs: The task's own inputs by name, such as `candidate_labels=["cat", "dog"]` or
                 `question="How many?"`: one for all images, or a list with one for each.
 
@@ -134,7 +134,7 @@ class Client:
         seconds = self._options.timeout if timeout is None else timeout
         request = requests.build(images, signature, task_inputs, self.signatures, max_side=max_side)
         outputs = self.call(request.inputs, signature=signature, timeout=seconds)
-        answers = results.read(outputs, request.count)
+        answers = results.read(outputs, request.count, request.scales)
         return answers[0] if request.single else answers
 
     def call(
@@ -209,34 +209,17 @@ class Client:
 
     def _batch(self, batch: list[Any], options: Mapping[str, Any]) -> list[Result]:
         """One batch of a stream; what cannot be read locally does not spoil the rest."""
-        answers: dict[int, Result] = {}
-        readable: list[bytes] = []
-        for index, image in enumerate(batch):
-            loaded = _loaded(image, options.get("max_side"))
-            if isinstance(loaded, Result):
-                answers[index] = loaded
-            else:
-                readable.append(loaded)
-        asked = iter(self.predict(readable, **options) if readable else [])
-        return [answers[index] if index in answers else next(asked) for index in range(len(batch))]
+        readable, merge = requests.readable(batch)
+        return merge(self.predict(readable, **options) if readable else [])
 
     def _retried(self, attempt: Callable[[float], T], timeout: float | None) -> T:
         deadline = time.monotonic() + (self._options.timeout if timeout is None else timeout)
-        for number in range(self._options.retries + 1):
+        for number in count():
             try:
                 return attempt(max(deadline - time.monotonic(), 0.001))
             except TargetError as error:
-                pause = self._options.pause(number)
-                last = number == self._options.retries or time.monotonic() + pause >= deadline
-                if error.code != "UNAVAILABLE" or last:
+                pause = self._options.pause(error, number, deadline - time.monotonic())
+                if pause is None:
                     raise
             time.sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
-
-
-def _loaded(image: Any, max_side: int | None) -> bytes | Result:
-    """The encoded image, or the answer that says why it cannot be read."""
-    try:
-        return encode(image, max_side=max_side)
-    except VitrinaError as error:
-        return Result(error=str(error))
+        raise AssertionError("unreachable")

@@ -16,6 +16,8 @@ from signatures.errors import UsageError, VitrinaError
 
 __all__ = ["Image", "encode", "is_batch", "pixels", "shrink"]
 
+_ORIENTATION = 0x0112  # the EXIF tag; values from 5 on swap width and height
+
 Image: TypeAlias = Union[str, "os.PathLike[str]", bytes, NDArray[np.uint8], Any]
 """A path, encoded bytes, a `PIL.Image.Image`, or a uint8 array [h, w, 3], [h, w, 4] or [h, w]."""
 
@@ -27,12 +29,11 @@ def is_batch(images: Any) -> bool:
     return isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray | memoryview)
 
 
-def encode(image: Image, *, max_side: int | None = None) -> bytes:
+def encode(image: Image) -> bytes:
     """Encoded image bytes. Files and bytes pass unchanged; Pillow images and arrays become PNG, which loses nothing.
 
     Args:
         image: One image.
-        max_side: Shrink an image whose longer side has more pixels than this, see `shrink`.
 
     Returns:
         What `image_bytes` takes. Whether a file or bytes are an image at all is for the server to say, per item.
@@ -42,37 +43,37 @@ def encode(image: Image, *, max_side: int | None = None) -> bytes:
         VitrinaError: The file cannot be read.
     """
     if isinstance(image, str | os.PathLike):
-        data = _read(Path(image))
-    elif isinstance(image, bytes | bytearray | memoryview):
-        data = bytes(image)
-    else:
-        data = _png(_pillow(image))
-    return data if max_side is None else shrink(data, max_side)
+        return _read(Path(image))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    return _png(_pillow(image))
 
 
-def pixels(image: Image, *, max_side: int | None = None) -> NDArray[np.uint8]:
+def pixels(data: bytes) -> NDArray[np.uint8]:
     """RGB pixels, uint8 [h, w, 3], upright by the EXIF orientation: what the `pixels` signature takes.
 
     Raises:
-        UsageError: As `encode`, or the bytes are no image that Pillow reads.
+        UsageError: The bytes are no image that Pillow reads.
     """
     from PIL import Image as Pillow
     from PIL import ImageOps
 
-    data = encode(image, max_side=max_side)
     try:
         with Pillow.open(io.BytesIO(data)) as opened:
             upright = ImageOps.exif_transpose(opened)
             return np.asarray(upright.convert("RGB"), dtype=np.uint8)
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
-        raise UsageError(f"{_named(image)} is not an image that can be read ({error}). Send a JPEG or PNG.") from error
+        raise UsageError(f"An image cannot be read ({error}). The `pixels` signature wants it decoded here.") from error
 
 
-def shrink(data: bytes, max_side: int) -> bytes:
+def shrink(data: bytes, max_side: int) -> tuple[bytes, tuple[float, float]]:
     """The image with its longer side at most `max_side` pixels, turned upright; unchanged where it is small enough.
 
     JPEGs stay JPEGs (quality 95), all else becomes PNG. Bytes that Pillow cannot read pass unchanged, so that the
     server says what is wrong with them.
+
+    Returns:
+        The bytes, and how many times wider and higher the upright image was before.
     """
     from PIL import Image as Pillow
     from PIL import ImageOps
@@ -82,21 +83,25 @@ def shrink(data: bytes, max_side: int) -> bytes:
     try:
         with Pillow.open(io.BytesIO(data)) as opened:
             if max(opened.size) <= max_side:
-                return data
-            jpeg = opened.format == "JPEG"
+                return data, (1.0, 1.0)
+            jpeg, turned = opened.format == "JPEG", opened.getexif().get(_ORIENTATION, 1) >= 5
+            width, height = opened.size[::-1] if turned else opened.size
             if jpeg:  # decodes at an eighth, a quarter or half the size where that is still large enough
                 opened.draft(None, (2 * max_side, 2 * max_side))
             upright = ImageOps.exif_transpose(opened)
-            if upright.mode in ("P", "1"):
-                upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
-            upright.thumbnail((max_side, max_side), Pillow.Resampling.LANCZOS)
-            if not jpeg:
-                return _png(upright)
-            packed = io.BytesIO()
-            upright.save(packed, "JPEG", quality=95)
-            return packed.getvalue()
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError):
-        return data
+        return data, (1.0, 1.0)
+    if upright.mode in ("P", "1"):
+        upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
+    factor = max(width, height) / max_side
+    size = (max(1, round(width / factor)), max(1, round(height / factor)))
+    upright = upright.resize(size, Pillow.Resampling.LANCZOS)
+    scale = (width / size[0], height / size[1])
+    if not jpeg:
+        return _png(upright), scale
+    packed = io.BytesIO()
+    upright.save(packed, "JPEG", quality=95)
+    return packed.getvalue(), scale
 
 
 def _read(path: Path) -> bytes:
@@ -139,7 +144,3 @@ def _png(image: Any) -> bytes:
     packed = io.BytesIO()
     upright.save(packed, "PNG", compress_level=1)
     return packed.getvalue()
-
-
-def _named(image: Any) -> str:
-    return str(image) if isinstance(image, str | os.PathLike) else f"This {type(image).__name__}"

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from serving import images
 from serving.messages import example
-from signatures.errors import UsageError, did_you_mean
+from serving.results import Result
+from signatures.errors import UsageError, VitrinaError, did_you_mean
 from signatures.spec import Signature, Tensor
 
-__all__ = ["Request", "build"]
+__all__ = ["Request", "build", "readable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +26,13 @@ class Request:
         inputs: By name, batch axis first.
         count: The batch size.
         single: One thing was asked and one answer is wanted, not a list of one.
+        scales: For each image, its width and height over those that are sent; None where nothing shrinks.
     """
 
     inputs: Mapping[str, NDArray[Any]]
     count: int
     single: bool
+    scales: list[tuple[float, float]] | None = None
 
 
 def build(
@@ -59,22 +62,26 @@ def build(
     batch = [pictures] if single else list(pictures)
     if not batch:
         raise UsageError("Got no images. Give at least one.")
-    name, values = _pictures(batch, signature, max_side)
+    encoded, scales = [images.encode(picture) for picture in batch], None
+    if max_side is not None:
+        shrunk = [images.shrink(data, max_side) for data in encoded]
+        encoded, scales = [data for data, _ in shrunk], [scale for _, scale in shrunk]
+    name, values = _pictures(encoded, signature)
     inputs = {name: values}
     if task_inputs:
         told = _told(signature, describe)
         inputs |= {key: _spread(key, value, told, len(batch)) for key, value in task_inputs.items()}
-    return Request(inputs=inputs, count=len(batch), single=single)
+    return Request(inputs=inputs, count=len(batch), single=single, scales=scales)
 
 
-def _pictures(batch: list[Any], signature: str, max_side: int | None) -> tuple[str, NDArray[Any]]:
+def _pictures(encoded: list[bytes], signature: str) -> tuple[str, NDArray[Any]]:
     if signature == "model":
         raise UsageError(
             "The signature 'model' takes preprocessed values, not images. "
             "Send them with Client.call({'pixel_values': array}, signature='model'), or ask 'serving_default'."
         )
     if signature == "pixels":
-        arrays = [images.pixels(picture, max_side=max_side) for picture in batch]
+        arrays = [images.pixels(data) for data in encoded]
         shapes = {array.shape for array in arrays}
         if len(shapes) > 1:
             sizes = sorted(f"{w}x{h}" for h, w, _ in shapes)
@@ -83,7 +90,6 @@ def _pictures(batch: list[Any], signature: str, max_side: int | None) -> tuple[s
                 "Send them one by one, or ask 'serving_default'."
             )
         return "pixels", np.stack(arrays)
-    encoded = [images.encode(picture, max_side=max_side) for picture in batch]
     if signature in ("from_examples", "classify"):
         name = "examples" if signature == "from_examples" else "inputs"
         return name, _strings([example({"image/encoded": data}) for data in encoded])
@@ -162,6 +168,35 @@ def _batched(name: str, array: NDArray[Any], rank: int, count: int) -> NDArray[A
     if array.ndim == rank and array.shape[0] == count:
         return array
     raise UsageError(
-        f"The input '{name}' has shape {list(array.shape)}, wanted {rank - 1} axes (the same for every image) or {rank} "
-        f"with {count} first (one for each image)."
+        f"The input '{name}' has shape {list(array.shape)}, wanted {rank - 1} axes (the same for every "
+        f"image) or {rank} with {count} first (one for each image)."
     )
+
+
+def readable(batch: list[Any]) -> tuple[list[bytes], Callable[[list[Result]], list[Result]]]:
+    """What of a batch can be read, so that one file that cannot does not spoil the rest.
+
+    Returns:
+        The encoded images, and a function that puts their answers back in order beside the errors of the others.
+    """
+    encoded: list[bytes] = []
+    errors: dict[int, Result] = {}
+    for index, picture in enumerate(batch):
+        data = _encoded_or_error(picture)
+        if isinstance(data, Result):
+            errors[index] = data
+        else:
+            encoded.append(data)
+
+    def merge(answers: list[Result]) -> list[Result]:
+        rest = iter(answers)
+        return [errors[index] if index in errors else next(rest) for index in range(len(batch))]
+
+    return encoded, merge
+
+
+def _encoded_or_error(picture: Any) -> bytes | Result:
+    try:
+        return images.encode(picture)
+    except VitrinaError as error:
+        return Result(error=str(error))

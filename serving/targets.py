@@ -76,8 +76,8 @@ def parse(text: str) -> Target:
         raise UsageError(f"Got the target {text!r}, wanted {FORMS}.{did_you_mean(scheme, _SCHEMES)}")
     if scheme == "vertex":
         return Target(text=text, scheme=scheme, model=rest)
-    host, port = _address(text, scheme)
-    prefix, _, name = urlsplit(text).path.rpartition("/")
+    host, port, path = _address(text, scheme)
+    prefix, _, name = path.rpartition("/")
     prefix = prefix.removesuffix("/v1/models").rstrip("/")
     found = _MODEL.fullmatch(name)
     if found is None or "/v1/models" in prefix or (prefix and scheme.startswith("grpc")):
@@ -91,12 +91,13 @@ def parse(text: str) -> Target:
     )  # fmt: skip
 
 
-def _address(text: str, scheme: str) -> tuple[str, int]:
-    parts = urlsplit(text)
+def _address(text: str, scheme: str) -> tuple[str, int, str]:
+    """Host, port and path."""
     try:
+        parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise UsageError(f"Got the target {text!r}, whose port is no port ({error}). Wanted {FORMS}.") from error
+        raise UsageError(f"Got the target {text!r}, which has no host:port ({error}). Wanted {FORMS}.") from error
     if not host:
         raise UsageError(f"Got the target {text!r}, which names no host. Wanted {FORMS}.")
-    return (f"[{host}]" if ":" in host else host), port if port is not None else _PORTS[scheme]
+    return (f"[{host}]" if ":" in host else host), port if port is not None else _PORTS[scheme], parts.path

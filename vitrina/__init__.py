@@ -16,8 +16,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from signatures.verify import verify as verify
-
     from serving.client import connect as connect
     from serving.client import predict as predict
     from serving.inspection import inspect as inspect
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from signatures.errors import UsageError as UsageError
     from signatures.errors import VitrinaError as VitrinaError
     from signatures.export import export as export
+    from signatures.verify import verify as verify
 
 __version__ = "0.1.0"
 

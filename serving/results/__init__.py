@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,15 @@ def kinds() -> dict[frozenset[str], Callable[[Item], Result]]:
     return found
 
 
-def read(outputs: dict[str, NDArray[Any]], count: int) -> list[Result]:
+def read(
+    outputs: Mapping[str, NDArray[Any]], count: int, scales: Sequence[tuple[float, float]] | None = None
+) -> list[Result]:
     """The answers of a batch.
 
     Args:
         outputs: As a transport returns them, batch axis first.
         count: How many images were asked.
+        scales: For each image, the width and height that it had over those that were sent; None where nothing shrank.
     """
     names = frozenset(outputs) - {"error"}
     reader = kinds().get(names, _read_any)
@@ -44,7 +47,8 @@ def read(outputs: dict[str, NDArray[Any]], count: int) -> list[Result]:
     for index in range(count):
         item = {name: _item(outputs[name], index, count) for name in sorted(names)}
         error = decoded(errors[index]) if index < len(errors) else ""
-        answers.append(_failed(reader, item, error) if error else reader(item))
+        answer = _failed(reader, item, error) if error else reader(item)
+        answers.append(answer if scales is None else answer.scaled(*scales[index]))
     return answers
 
 

@@ -35,6 +35,11 @@ class Result:
         """The answer as lines of a table under `COLUMNS`."""
         return [(name, _short(value)) for name, value in self.outputs.items()]
 
+    def scaled(self, x: float, y: float) -> Result:
+        """The same answer in pixels of an image `x` times as wide and `y` times as high; see `Client.predict`."""
+        del x, y
+        return self
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values: floats with the digits that float32 has, bytes as `{"b64": ...}`."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("error", "outputs")}

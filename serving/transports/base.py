@@ -55,9 +55,16 @@ class Options:
     tls: Tls | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def pause(self, attempt: int) -> float:
-        """Seconds to wait after the failed attempt number `attempt` (0 is the first)."""
-        return self.backoff * float(2**attempt) * (1 + random.random() / 2)
+    def pause(self, error: TargetError, attempt: int, left: float) -> float | None:
+        """Seconds to wait before the next try, or None where the error is to be raised.
+
+        Args:
+            error: What the last try met.
+            attempt: The number of that try, from 0.
+            left: Seconds to the deadline.
+        """
+        seconds = self.backoff * float(2**attempt) * (1 + random.random() / 2)
+        return None if error.code != "UNAVAILABLE" or attempt >= self.retries or seconds >= left else seconds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--signature", default="serving_default", metavar="S", help="(default %(default)s)")
     parser.add_argument(
         "--input", action="append", default=[], metavar="NAME=VALUE", dest="inputs",
-        help="an input of the task, the same for all images; text or JSON: --input 'candidate_labels=[\"cat\",\"dog\"]'",
+        help="a task's own input, the same for all images; text or JSON: 'candidate_labels=[\"cat\",\"dog\"]'",
     )  # fmt: skip
     parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds per request (default 60)")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images per request (default 8)")

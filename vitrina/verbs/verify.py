@@ -22,7 +22,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the figures; 1 where parity does not hold."""
     from signatures.verify import verify
-
     from vitrina.verbs.predict import image_files
 
     images = image_files(arguments.images) if arguments.images else None
