@@ -103,10 +103,8 @@ def split_by_content(digest: str, eval_share: float) -> str:
 
 def _split_roots(data: Path) -> list[tuple[Path, str | None]]:
     """The folders that hold class folders, with the split each stands for."""
-    named = [
-        (entry, SPLIT_FOLDERS[entry.name.lower()]) for entry in _folders(data) if entry.name.lower() in SPLIT_FOLDERS
-    ]
-    with_classes = [(entry, split) for entry, split in named if any(_folders(entry))]
+    named = [(entry, SPLIT_FOLDERS.get(entry.name.lower())) for entry in _folders(data)]
+    with_classes = [(entry, split) for entry, split in named if split and any(_folders(entry))]
     if {split for _, split in with_classes} == {TRAIN, EVAL}:
         return list(with_classes)
     return [(data, None)]

@@ -34,6 +34,7 @@ class ReadImage(beam.DoFn):  # type: ignore[misc]
         self._eval_share = eval_share
 
     def process(self, element: ImageFile) -> Iterator[Any]:
+        """Reads one file."""
         try:
             encoded = Path(element.path).read_bytes()
             example = to_example(encoded, label=element.label, text=element.text, filename=element.filename)

@@ -45,6 +45,7 @@ class Schedule:
             raise UsageError(f"Got learning_rate {self.learning_rate}, but it is a positive number, such as 1e-4.")
 
     def to_json(self) -> dict[str, Any]:
+        """As `Schedule(**...)` takes it."""
         return asdict(self)
 
 

@@ -6,7 +6,7 @@ TFX's own Pusher names versions by the clock and copies in place; this one takes
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tfx import v1 as tfx
 from tfx.components.util import model_utils
@@ -31,16 +31,16 @@ NEW = "pushed_new"
 class BasePathPusherSpec(ComponentSpec):  # type: ignore[misc]
     """`started` differs per run, so that the cache never stands in for a push."""
 
-    PARAMETERS = {
+    PARAMETERS: ClassVar[dict[str, Any]] = {
         "base": ExecutionParameter(type=str),
         "keep": ExecutionParameter(type=int),
         "started": ExecutionParameter(type=str),
     }
-    INPUTS = {
+    INPUTS: ClassVar[dict[str, Any]] = {
         "model": ChannelParameter(type=standard_artifacts.Model),
         "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
     }
-    OUTPUTS = {"pushed_model": ChannelParameter(type=standard_artifacts.PushedModel)}
+    OUTPUTS: ClassVar[dict[str, Any]] = {"pushed_model": ChannelParameter(type=standard_artifacts.PushedModel)}
 
 
 class Executor(BaseExecutor):  # type: ignore[misc]
@@ -55,11 +55,10 @@ class Executor(BaseExecutor):  # type: ignore[misc]
             out.set_int_custom_property(PUSHED, 0)
             return
         model = artifact_utils.get_single_instance(input_dict["model"])
-        keep = exec_properties["keep"]
         done = push(
             Path(path_utils.serving_model_path(model.uri)),
             Path(exec_properties["base"]),
-            keep=keep if keep > 0 else None,
+            keep=exec_properties["keep"] or None,
         )
         out.set_int_custom_property(PUSHED, 1)
         out.set_int_custom_property(NEW, int(done.new))

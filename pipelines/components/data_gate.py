@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tfx import v1 as tfx
 from tfx.dsl.components.base.base_component import BaseComponent
@@ -27,9 +27,11 @@ class DataVerdict(Artifact):  # type: ignore[misc]
 
 
 class DataGateSpec(ComponentSpec):  # type: ignore[misc]
-    PARAMETERS: dict[str, Any] = {}
-    INPUTS = {"anomalies": ChannelParameter(type=standard_artifacts.ExampleAnomalies)}
-    OUTPUTS = {"verdict": ChannelParameter(type=DataVerdict)}
+    """What goes in and out."""
+
+    PARAMETERS: ClassVar[dict[str, Any]] = {}
+    INPUTS: ClassVar[dict[str, Any]] = {"anomalies": ChannelParameter(type=standard_artifacts.ExampleAnomalies)}
+    OUTPUTS: ClassVar[dict[str, Any]] = {"verdict": ChannelParameter(type=DataVerdict)}
 
 
 class Executor(BaseExecutor):  # type: ignore[misc]
@@ -49,8 +51,8 @@ class Executor(BaseExecutor):  # type: ignore[misc]
         (folder / REPORT_FILE).write_text("\n".join(found or ["no anomalies"]) + "\n", encoding="utf-8")
         if found:
             raise CheckFailed(
-                f"The data is not what its schema says: {'; '.join(found)}. Repair the data, or accept it as it is with "
-                "--accept-anomalies."
+                f"The data is not what its schema says: {'; '.join(found)}. "
+                "Repair the data, or accept it as it is with --accept-anomalies."
             )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tfx import v1 as tfx
 from tfx.components.util import examples_utils
@@ -41,14 +41,14 @@ class IngestReport(Artifact):  # type: ignore[misc]
 class ImageGenSpec(ComponentSpec):  # type: ignore[misc]
     """`fingerprint` is there for the cache alone: it changes with the files below `data`."""
 
-    PARAMETERS = {
+    PARAMETERS: ClassVar[dict[str, Any]] = {
         "data": ExecutionParameter(type=str),
         "fingerprint": ExecutionParameter(type=str),
         "eval_share": ExecutionParameter(type=float),
         "max_bad_share": ExecutionParameter(type=float),
     }
-    INPUTS: dict[str, Any] = {}
-    OUTPUTS = {
+    INPUTS: ClassVar[dict[str, Any]] = {}
+    OUTPUTS: ClassVar[dict[str, Any]] = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "report": ChannelParameter(type=IngestReport),
     }
