@@ -14,7 +14,7 @@ from typing import Any
 
 from signatures.errors import MissingExtra, UsageError, VitrinaError, did_you_mean
 from signatures.model import MEANINGS, Model, Tensors
-from signatures.preprocessing import Preprocessing
+from signatures.preprocessing import Preprocessing, from_processor_config
 from signatures.quiet import quiet_transformers
 from signatures.spec import Card, Source, Tensor
 from signatures.tasks import TASKS
@@ -292,7 +292,7 @@ def _preprocessing(files: Mapping[str, str], model: str) -> Preprocessing:
             f"{model} has no {PROCESSOR}, so how its images are prepared is unknown. Copy the one it was trained with "
             "into the folder, or give the settings by options: --size 224 --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5."
         )
-    return Preprocessing.from_processor_config(_json(files[PROCESSOR], f"{model}/{PROCESSOR}"))
+    return from_processor_config(_json(files[PROCESSOR], f"{model}/{PROCESSOR}"))
 
 
 def _json(text: str, name: str) -> dict[str, Any]:
