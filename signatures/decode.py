@@ -1,0 +1,114 @@
+"""Encoded bytes to RGB in TensorFlow ops, as `transformers.image_utils.load_image` reads a file with Pillow.
+
+TensorFlow's own decoders differ from Pillow in places: an inexact inverse cosine transform by default, palettes of
+BMP files ignored, CMYK rounded down, EXIF orientation ignored. Each is made up for here.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from signatures import headers
+from signatures.headers import Header
+from signatures.image import orient
+
+__all__ = ["READS_WEBP", "decode"]
+
+READS_WEBP: bool = hasattr(tf.io, "decode_webp")
+"""Whether this TensorFlow has an op for WebP (2.19 and later)."""
+
+
+def decode(data: tf.Tensor, octets: tf.Tensor, header: Header) -> tf.Tensor:
+    """Decodes one image to upright RGB.
+
+    Args:
+        data: string scalar, the encoded image.
+        octets: uint8 [n], the same bytes.
+        header: What `headers.read_header` says of them; its `kind` is not UNKNOWN.
+
+    Returns:
+        uint8 [h, w, 3].
+
+    Raises:
+        tf.errors.InvalidArgumentError: When run, where the data is truncated or corrupt.
+    """
+    readers = {
+        headers.JPEG: lambda: _jpeg(data),
+        headers.PNG: lambda: _png(data, header),
+        headers.BMP: lambda: _bmp(octets, header),
+        headers.GIF: lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+    }
+    image = tf.switch_case(header.kind - 1, {kind - 1: reader for kind, reader in readers.items()})
+    return orient(tf.ensure_shape(image, [None, None, 3]), header.orientation)
+
+
+def _jpeg(data: tf.Tensor) -> tf.Tensor:
+    # Pillow decodes with the accurate transform and smooth chroma; TensorFlow's default transform is the fast one.
+    return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE", fancy_upscaling=True)
+
+
+def _png(data: tf.Tensor, header: Header) -> tf.Tensor:
+    def deep_gray() -> tf.Tensor:
+        # Pillow clips 16-bit gray at 255 where it takes the high byte of 16-bit colour.
+        levels = tf.io.decode_png(data, channels=1, dtype=tf.uint16)
+        return tf.repeat(tf.cast(tf.minimum(levels, 255), tf.uint8), 3, axis=2)
+
+    deep = (header.bits == 16) & (header.channels == 0)
+    return tf.cond(deep, deep_gray, lambda: tf.io.decode_png(data, channels=3))
+
+
+def _bmp(octets: tf.Tensor, header: Header) -> tf.Tensor:
+    """TensorFlow's own op reads palette indices as gray levels, so this one is made of basic ops."""
+    height, width, bits = tf.cast(header.height, tf.int32), tf.cast(header.width, tf.int32), header.bits
+
+    def number(position: int, size: int = 4) -> tf.Tensor:
+        values = tf.cast(octets[position : position + size], tf.int64)
+        return tf.cast(tf.reduce_sum(values * tf.constant([256**i for i in range(size)], tf.int64)), tf.int32)
+
+    header_size = number(14)
+    old = header_size == 12
+    stride = tf.bitwise.bitwise_and((width * bits + 31) // 8, ~3)
+    begin = number(10)
+    rows = tf.cast(tf.reshape(octets[begin : begin + stride * height], [height, stride]), tf.int32)
+
+    def palette() -> tf.Tensor:
+        entry = tf.where(old, 3, 4)
+        claimed = tf.where(old, 0, number(46))
+        colors = tf.where(claimed == 0, tf.bitwise.left_shift(1, bits), claimed)
+        table = octets[14 + header_size : 14 + header_size + entry * tf.minimum(colors, 256)]
+        table = tf.reshape(table, [-1, entry])[:, 2::-1]
+        # An index without an entry is black.
+        return tf.pad(table, [[0, 256 - tf.shape(table)[0]], [0, 0]])
+
+    def indexed() -> tf.Tensor:
+        shifts = tf.range(8 - bits, -1, -bits)
+        indices = tf.bitwise.right_shift(rows[:, :, None], shifts) & (tf.bitwise.left_shift(1, bits) - 1)
+        return tf.gather(palette(), tf.reshape(indices, [height, -1])[:, :width])
+
+    def high_color() -> tf.Tensor:
+        words = rows[:, 0 : 2 * width : 2] + 256 * rows[:, 1 : 2 * width : 2]
+        wide = (number(30) == 3) & (number(54) == 0xF800)
+        green_bits, red_shift = tf.where(wide, 6, 5), tf.where(wide, 11, 10)
+        green_top = tf.bitwise.left_shift(1, green_bits) - 1
+        red = tf.bitwise.right_shift(words, red_shift) & 31
+        green = tf.bitwise.right_shift(words, 5) & green_top
+        return tf.cast(tf.stack([red * 255 // 31, green * 255 // green_top, (words & 31) * 255 // 31], 2), tf.uint8)
+
+    def true_color() -> tf.Tensor:
+        samples = bits // 8
+        pixels = tf.reshape(rows[:, : width * samples], [height, width, samples])
+        places = tf.cond(
+            (bits == 32) & (number(30) == 3),
+            lambda: tf.stack([_byte_of(number(54 + 4 * i)) for i in range(3)]),
+            lambda: tf.constant([2, 1, 0]),
+        )
+        return tf.cast(tf.gather(pixels, places, axis=2), tf.uint8)
+
+    image = tf.cond(bits <= 8, indexed, lambda: tf.cond(bits == 16, high_color, true_color))
+    top_down = ~old & (octets[25] == 255)
+    return tf.cond(top_down, lambda: image, lambda: image[::-1])
+
+
+def _byte_of(mask: tf.Tensor) -> tf.Tensor:
+    """Which byte of a little-endian pixel a mask of eight bits stands for."""
+    return tf.where(mask == 0xFF, 0, tf.where(mask == 0xFF00, 1, tf.where(mask == 0xFF0000, 2, 3)))

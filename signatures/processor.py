@@ -1,0 +1,257 @@
+"""Frozen preprocessing settings become TensorFlow ops, for one image and for a batch of encoded ones.
+
+No item of a batch can harm another: each is read on its own, and one that cannot be read is zeros with a reason.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from signatures import headers
+from signatures.decode import READS_WEBP, decode
+from signatures.errors import UsageError
+from signatures.image import center_window, flip_channels, normalize, pad_to, rescale
+from signatures.preprocessing import Preprocessing
+from signatures.resize import Window, resize
+from signatures.spec import Tensor
+
+__all__ = ["MAX_PIXELS", "Decoded", "Processor", "compile_processor", "decode_batch", "pixels_batch"]
+
+MAX_PIXELS = 64_000_000
+"""The default limit on what a file may claim, in pixels."""
+
+_PARALLEL_ITEMS = 16
+
+
+class Decoded(NamedTuple):
+    """A batch after reading and preprocessing.
+
+    Args:
+        features: Name to [b, ...]; zeros for an item that could not be read.
+        error: string [b], "" or why the item could not be read.
+        sizes: int32 [b, 2], height and width of the upright source; zeros for an item that could not be read.
+    """
+
+    features: dict[str, tf.Tensor]
+    error: tf.Tensor
+    sizes: tf.Tensor
+
+
+class Processor:
+    """What a checkpoint's image processor does to one upright RGB picture, as TensorFlow ops.
+
+    Make one with `compile_processor`.
+    """
+
+    def __init__(self, settings: Preprocessing) -> None:
+        self.settings = settings
+
+    def __call__(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Preprocesses one picture.
+
+        Args:
+            image: uint8 [h, w, 3], upright RGB.
+
+        Returns:
+            Name to tensor without a batch axis, as `spec` says; `pixel_values` first.
+        """
+        settings = self.settings
+        source = tf.shape(image)[:2]
+        size = self._target_size(source)
+        if settings.resize is not None:
+            image = self._resized(image, size)
+        elif settings.crop is not None:
+            image = self._cropped(image, source)
+        reshaped = tf.shape(image)[:2]
+        values = tf.cast(image, tf.float32) if settings.rescale is None else rescale(image, settings.rescale)
+        if settings.mean is not None and settings.std is not None:
+            values = normalize(values, settings.mean, settings.std)
+        if settings.pad is not None:
+            values = pad_to(values, settings.pad)
+        if settings.flip_channels:
+            values = flip_channels(values)
+        if settings.data_format == "channels_first":
+            values = tf.transpose(values, [2, 0, 1])
+        values = tf.ensure_shape(values, self.spec()["pixel_values"].shape[1:])
+        every = {
+            "pixel_values": values,
+            "original_sizes": tf.cast(source, tf.int64),
+            "reshaped_input_sizes": tf.cast(reshaped, tf.int64),
+        }
+        return {name: every[name] for name in settings.outputs}
+
+    def _target_size(self, source: tf.Tensor) -> tf.Tensor:
+        """The size after resizing, before any crop; int32 [2]."""
+        rule = self.settings.resize
+        if rule is None:
+            return source
+        if rule.rule == "exact":
+            return tf.constant([rule.height, rule.width], tf.int32)
+        raise UsageError(f"The resize rule {rule.rule!r} is not known.")
+
+    def _resized(self, image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        rule, crop = self.settings.resize, self.settings.crop
+        assert rule is not None
+        if crop is None:
+            return resize(image, size, resample=rule.resample, order=rule.order)
+        part, corner = center_window(size, crop)
+        (top, left), (height, width) = tf.unstack(part[0]), tf.unstack(part[1])
+        window = Window(top, left, height, width)
+        return pad_to(resize(image, size, resample=rule.resample, order=rule.order, window=window), crop, corner)
+
+    def _cropped(self, image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        crop = self.settings.crop
+        assert crop is not None
+        part, corner = center_window(size, crop)
+        (top, left), (height, width) = tf.unstack(part[0]), tf.unstack(part[1])
+        return pad_to(image[top : top + height, left : left + width], crop, corner)
+
+    @property
+    def output_size(self) -> tuple[int | None, int | None]:
+        """Height and width of `pixel_values`; None where they follow the picture's."""
+        settings = self.settings
+        if settings.pad is not None:
+            return settings.pad
+        if settings.crop is not None:
+            return settings.crop
+        if settings.resize is not None and settings.resize.rule == "exact":
+            return settings.resize.height, settings.resize.width
+        return None, None
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether every picture comes out with the same size, so that any batch can be stacked."""
+        return None not in self.output_size
+
+    def spec(self) -> dict[str, Tensor]:
+        """What is returned for a batch, by name."""
+        size = self.output_size
+        first = self.settings.data_format == "channels_first"
+        shape = (None, 3, *size) if first else (None, *size, 3)
+        every = {
+            "pixel_values": Tensor(dtype="float32", shape=shape, meaning="the preprocessed pictures"),
+            "original_sizes": Tensor(dtype="int64", shape=(None, 2), meaning="height and width of the upright source"),
+            "reshaped_input_sizes": Tensor(
+                dtype="int64", shape=(None, 2), meaning="height and width after resizing, before padding"
+            ),
+        }
+        return {name: every[name] for name in self.settings.outputs}
+
+    def training_map(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """One encoded image to features, for `tf.data`: what training sees is what serving sees.
+
+        Args:
+            image_bytes: string scalar.
+
+        Returns:
+            As `__call__`.
+
+        Raises:
+            tf.errors.InvalidArgumentError: When run, where the image cannot be read.
+        """
+        header, octets = headers.read_header(image_bytes)
+        reason = _refusal(header, tf.strings.length(image_bytes), MAX_PIXELS)
+        with tf.control_dependencies([tf.debugging.Assert(reason == "", [reason])]):
+            image_bytes = tf.identity(image_bytes)
+        return self(decode(image_bytes, octets, header))
+
+
+def compile_processor(settings: Preprocessing) -> Processor:
+    """The processor of frozen settings."""
+    return Processor(settings)
+
+
+def decode_batch(image_bytes: tf.Tensor, processor: Processor, *, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Reads and preprocesses a batch of encoded images.
+
+    Args:
+        image_bytes: string [b], each of any format, size and orientation; b may be 0.
+        processor: What is done to each.
+        max_pixels: A file that claims more is refused by its header, before memory is taken for it.
+
+    Returns:
+        The batch; an item that cannot be read is zeros with a reason in `error`, and leaves the others as they are.
+    """
+    count = tf.size(image_bytes)
+    # `get_single_element` wants an element, so an empty batch goes through as one empty item that is cut off again.
+    some = tf.cond(count > 0, lambda: image_bytes, lambda: tf.constant([""]))
+    items = tf.data.Dataset.from_tensor_slices(some)
+    items = items.map(
+        lambda data: _item(data, processor, max_pixels), num_parallel_calls=_PARALLEL_ITEMS, deterministic=True
+    )
+    features, error, sizes = items.batch(tf.cast(tf.maximum(count, 1), tf.int64)).get_single_element()
+    return Decoded({name: value[:count] for name, value in features.items()}, error[:count], sizes[:count])
+
+
+def pixels_batch(pixels: tf.Tensor, processor: Processor) -> Decoded:
+    """Preprocesses pictures that are decoded already.
+
+    Args:
+        pixels: uint8 [b, h, w, 3], upright RGB.
+        processor: What is done to each.
+
+    Returns:
+        The batch; `error` is "" throughout.
+    """
+    count, size = tf.shape(pixels)[0], tf.shape(pixels)[1:3]
+    blank = tf.zeros(tf.concat([[1], size, [3]], axis=0), tf.uint8)
+    some = tf.cond(count > 0, lambda: pixels, lambda: blank)
+    items = tf.data.Dataset.from_tensor_slices(some)
+    items = items.map(processor, num_parallel_calls=_PARALLEL_ITEMS, deterministic=True)
+    features = items.batch(tf.cast(tf.maximum(count, 1), tf.int64)).get_single_element()
+    return Decoded(
+        {name: value[:count] for name, value in features.items()},
+        tf.fill([count], ""),
+        tf.tile(size[None, :], [count, 1]),
+    )
+
+
+_Item = tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]
+
+
+def _item(data: tf.Tensor, processor: Processor, max_pixels: int) -> _Item:
+    header, octets = headers.read_header(data)
+    reason = _refusal(header, tf.strings.length(data), max_pixels)
+
+    def refused(why: tf.Tensor) -> _Item:
+        features = {}
+        for name, tensor in processor.spec().items():
+            features[name] = tf.zeros([side or 1 for side in tensor.shape[1:]], tensor.dtype)
+        return features, why, tf.zeros([2], tf.int32)
+
+    def read() -> _Item:
+        def attempt(data: tf.Tensor) -> _Item:
+            image = decode(data, octets, header)
+            return processor(image), tf.constant(""), tf.shape(image)[:2]
+
+        name = tf.gather(tf.constant(headers.NAMES), header.kind)
+        corrupt = tf.strings.join(["The ", name, " data is truncated or corrupt."])
+        # A decoder that fails ends this one-element dataset and nothing else.
+        good = tf.data.Dataset.from_tensors(data).map(attempt).ignore_errors()
+        item: _Item = good.concatenate(tf.data.Dataset.from_tensors(refused(corrupt))).take(1).get_single_element()
+        return item
+
+    result: _Item = tf.cond(reason == "", read, lambda: refused(reason))
+    return result
+
+
+def _refusal(header: headers.Header, length: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """Why an image is not even tried, or "" (string scalar)."""
+    formats = "JPEG, PNG, BMP, GIF or WebP" if READS_WEBP else "JPEG, PNG, BMP or GIF"
+    size = tf.strings.join([tf.as_string(header.width), "x", tf.as_string(header.height)])
+    name = tf.gather(tf.constant(headers.NAMES), header.kind)
+    unknown = tf.strings.join(["The ", tf.as_string(length), f" bytes are no image that is read here. Send {formats}."])
+    if not READS_WEBP:
+        webp = tf.constant(f"The image is WebP, which needs a servable exported on TensorFlow 2.19. Send {formats}.")
+        unknown = tf.where(header.kind == headers.WEBP, webp, unknown)
+    readable = (header.kind != headers.UNKNOWN) & (READS_WEBP | (header.kind != headers.WEBP))
+    no_size = tf.strings.join(["The ", name, " header is truncated or corrupt."])
+    too_large = tf.strings.join(
+        ["The ", name, " claims ", size, f" pixels, more than the {max_pixels:,} that are read. Send it smaller."]
+    )
+    reason = tf.where(header.height * header.width > max_pixels, too_large, header.problem)
+    reason = tf.where((header.height < 1) | (header.width < 1), no_size, reason)
+    reason = tf.where(readable, reason, unknown)
+    return tf.where(length == 0, "The image is empty (0 bytes).", reason)
