@@ -1,0 +1,175 @@
+"""`vitrina pipeline ...`: its options, and what is printed. The work is in `local.py` and `lineage.py`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.settings import Schedule, Settings
+
+if TYPE_CHECKING:
+    from pipelines.local import RunResult
+
+__all__ = ["configure", "run"]
+
+DEFAULTS = {field.name: field.default for field in fields(Settings)}
+SCHEDULE = Schedule()
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declares `pipeline run`, `pipeline show` and `pipeline rollback` with their options."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    running = actions.add_parser("run", help="ingest, validate, train, evaluate, bless, push", allow_abbrev=False)
+    _run_options(running)
+    showing = actions.add_parser("show", help="what a run did, from its metadata", allow_abbrev=False)
+    showing.add_argument("--root", required=True, type=Path, help="the --root that the pipeline ran with")
+    showing.add_argument("--name", default=DEFAULTS["name"], help="the pipeline's name (default: %(default)s)")
+    showing.add_argument("--json", action="store_true", help="as one JSON object")
+    back = actions.add_parser("rollback", help="serve the version before the latest again", allow_abbrev=False)
+    back.add_argument("--serving-dir", required=True, type=Path, help="the TF Serving base path")
+    for action in (running, showing, back):
+        # The flag is known to the command itself; here it may stand after the action as well.
+        action.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Does what `configure` declared.
+
+    Args:
+        arguments: As parsed.
+
+    Returns:
+        The exit code.
+    """
+    actions: Mapping[str, Callable[[argparse.Namespace], int]] = {"run": _run, "show": _show, "rollback": _rollback}
+    return actions[arguments.action](arguments)
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_argument_group("what and where")
+    where.add_argument("--data", required=True, help="a folder with one subfolder of images per class")
+    where.add_argument("--model", required=True, help="the checkpoint to start from: a folder or Hub id")
+    where.add_argument("--root", required=True, help="where artifacts, metadata.sqlite and logs go")
+    where.add_argument("--serving-dir", required=True, help="the TF Serving base path that is pushed to")
+    where.add_argument("--name", default=DEFAULTS["name"], help="the pipeline's name (default: %(default)s)")
+    data = parser.add_argument_group("data")
+    _number(data, "eval-share", float, DEFAULTS, "share held out by content hash, where DATA has no split of its own")
+    _number(data, "max-bad-share", float, DEFAULTS, "share of unreadable files that is set aside, not an error")
+    data.add_argument("--accept-anomalies", action="store_true", help="go on where the data breaks its schema")
+    training = parser.add_argument_group("training")
+    for field, kind, told in (
+        ("epochs", int, "passes over the training images"),
+        ("batch-size", int, "images per step"),
+        ("learning-rate", float, "the highest, after warming up"),
+        ("weight-decay", float, "AdamW's"),
+        ("warmup", float, "share of the steps over which the learning rate rises"),
+        ("shift", float, "random shifts, as a share of the side"),
+        ("rotate", float, "random rotations, as a share of a full turn"),
+        ("label-smoothing", float, "share of the target that is spread over all classes"),
+        ("seed", int, "of weights, shuffle and augmentation"),
+    ):
+        _number(training, field, kind, vars(SCHEDULE), told)
+    bar = parser.add_argument_group("blessing and pushing")
+    _number(bar, "threshold", float, DEFAULTS, "least accuracy on what is held out")
+    _number(bar, "max-loss", float, DEFAULTS, "how far below the latest blessed model is still blessed")
+    bar.add_argument("--keep", type=int, default=None, help="how many versions stay (default: all)")
+    how = parser.add_argument_group("running")
+    how.add_argument("--no-cache", action="store_true", help="take nothing over from earlier runs")
+    how.add_argument(
+        "--beam-arg", action="append", default=[], metavar="ARG", help="an option for Beam, such as --runner=..."
+    )
+    how.add_argument("--json", action="store_true", help="print the outcome as one JSON object")
+
+
+def _number(group: Any, name: str, kind: type, defaults: Mapping[str, Any], told: str) -> None:
+    group.add_argument(f"--{name}", type=kind, default=defaults[name.replace("-", "_")], help=f"{told} (%(default)s)")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pipelines import local
+
+    started = time.monotonic()
+    schedule = Schedule(**{field.name: getattr(arguments, field.name) for field in fields(Schedule)})
+    result = local.run(
+        data=arguments.data,
+        model=arguments.model,
+        root=arguments.root,
+        serving_dir=arguments.serving_dir,
+        schedule=schedule,
+        verbose=getattr(arguments, "verbose", False),
+        name=arguments.name,
+        threshold=arguments.threshold,
+        max_loss=arguments.max_loss,
+        eval_share=arguments.eval_share,
+        max_bad_share=arguments.max_bad_share,
+        accept_anomalies=arguments.accept_anomalies,
+        keep=arguments.keep,
+        cache=not arguments.no_cache,
+        beam_args=tuple(arguments.beam_arg),
+    )
+    if arguments.json:
+        print(json.dumps(_as_json(result), indent=2))
+    else:
+        _print_result(result, time.monotonic() - started)
+    return 0
+
+
+def _as_json(result: RunResult) -> dict[str, Any]:
+    paths = {name: str(value) for name, value in vars(result).items() if isinstance(value, Path)}
+    components = [vars(component) for component in result.components]
+    return {**vars(result), **paths, "components": components}
+
+
+def _print_result(result: RunResult, seconds: float) -> None:
+    counts = result.ingest["counts"]
+    print("component            seconds")
+    for component in result.components:
+        note = "  taken over, nothing changed" if component.state == "CACHED" else ""
+        print(f"{component.name:<18} {component.seconds:9.1f}{note}")
+    print(f"{'in all':<18} {seconds:9.1f}")
+    bad = len(result.ingest["bad"])
+    print(f"images: {counts['train']} to train on, {counts['eval']} held out, {bad} set aside as unreadable")
+    before = result.metrics.get("baseline_accuracy")
+    compared = "" if before is None else f"; the latest blessed model before it: {before:.4f}"
+    print(f"accuracy on what is held out, bytes in: {result.metrics['accuracy']:.4f}{compared}")
+    print(f"log: {result.log}")
+    if result.pushed is None:
+        print(f"not blessed, so nothing was pushed: {'; '.join(result.failures)}")
+    elif result.new:
+        print(f"blessed and pushed: {result.pushed}")
+    else:
+        print(f"blessed; the latest version already is this very model: {result.pushed}")
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from pipelines import lineage
+
+    executions = lineage.last_run(arguments.root.resolve() / "metadata.sqlite", arguments.name)
+    if arguments.json:
+        print(json.dumps([_execution_json(item) for item in executions], indent=2))
+        return 0
+    makers = {artifact.id: item.component for item in executions for artifact in item.outputs.values()}
+    for item in executions:
+        sources = sorted({makers.get(number, "an earlier run") for number in item.inputs})
+        came = f" <- {', '.join(sources)}" if sources else ""
+        print(f"{item.component:<18} {item.state:<9} {item.seconds:8.1f} s{came}")
+        for name, artifact in item.outputs.items():
+            print(f"    {name}: {artifact.uri}")
+    return 0
+
+
+def _execution_json(item: Any) -> dict[str, Any]:
+    return {**vars(item), "outputs": {name: vars(artifact) for name, artifact in item.outputs.items()}}
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    from pipelines.push import rollback
+
+    done = rollback(arguments.serving_dir)
+    print(f"{done.path} holds the model before the latest again; servers take it up as they poll")
+    return 0
