@@ -1,0 +1,210 @@
+"""`vitrina serve`: flags in, a serving process out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from serving import flags as flags_module
+from serving.flags import Flags
+from signatures.errors import UsageError, VitrinaError
+
+if TYPE_CHECKING:
+    from serving.grpc_server import GrpcDoor
+    from serving.model_config import Model
+    from serving.repository import Repository
+    from serving.rest_server import RestDoor
+
+__all__ = ["Ports", "Server", "free_port", "main"]
+
+_LOG = logging.getLogger("vitrina.serving")
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where a server listens; None where a door is closed."""
+
+    grpc: int | None
+    rest: int | None
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on right now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Server:
+    """A model server in this process.
+
+    Args:
+        flags: As parsed from a command line.
+
+    Example:
+        >>> flags = parse([f"--port={free_port()}", "--model_name=digits", "--model_base_path=/models/digits"])
+        >>> server = Server(flags)
+        >>> server.start()
+        >>> server.ports.grpc
+        41234
+        >>> server.stop()
+    """
+
+    def __init__(self, flags: Flags) -> None:
+        self.flags = flags
+        self._repository: Repository | None = None
+        self._grpc: GrpcDoor | None = None
+        self._rest: RestDoor | None = None
+
+    @property
+    def ports(self) -> Ports:
+        """The ports that it listens on."""
+        return Ports(self._grpc.port if self._grpc else None, self._rest.port if self._rest else None)
+
+    def start(self, timeout: float | None = None) -> None:
+        """Loads the models and, once every one has an AVAILABLE version, listens.
+
+        Args:
+            timeout: How many seconds to wait for the models; None waits for ever.
+
+        Raises:
+            VitrinaError: A port is taken, a model cannot be loaded, or the time is up.
+            UsageError: The flags do not fit together.
+        """
+        self._check_ports()
+        from serving.assembly import build_core, open_doors
+
+        core, models = build_core(self.flags)
+        self._repository = core.repository
+        try:
+            self._load(models, timeout)
+            self._grpc, self._rest = open_doors(core, self.flags)
+        except BaseException:
+            core.repository.close(0)
+            raise
+        self._repository.start_polling()
+
+    def _load(self, models: tuple[Model, ...], timeout: float | None) -> None:
+        from serving.errors import ServingError
+
+        assert self._repository is not None
+        try:
+            self._repository.reload(models, wait=False)
+            self._repository.start_polling()
+            if not self.wait_available(timeout):
+                raise VitrinaError(f"The models were not available after {timeout} seconds. Look at their base paths.")
+        except ServingError as error:
+            raise VitrinaError(f"Failed to start server. Error: {error}") from error
+
+    def _check_ports(self) -> None:
+        """Says at once that a port is taken, before models are loaded."""
+        for port, flag, what in (
+            (self.flags.port, "--port", "gRPC"),
+            (self.flags.rest_api_port, "--rest_api_port", "REST"),
+        ):
+            if port and not _is_free(port):
+                raise VitrinaError(
+                    f"Port {port} for {what} is taken by another process. Stop that process, or choose another port "
+                    f"with {flag}."
+                )
+
+    def wait_available(self, timeout: float | None = None) -> bool:
+        """Waits until every model has an AVAILABLE version; False where the timeout comes first."""
+        assert self._repository is not None, "call start() first"
+        return self._repository.wait_available(self._repository.names(), timeout)
+
+    def stop(self, grace: float = 30.0) -> None:
+        """Stops accepting, lets what is in flight finish within `grace` seconds, and unloads."""
+        deadline = time.monotonic() + grace
+        closers = [
+            threading.Thread(target=door.stop, args=(grace,)) for door in (self._grpc, self._rest) if door is not None
+        ]
+        for closer in closers:
+            closer.start()
+        for closer in closers:
+            closer.join()
+        if self._repository is not None:
+            self._repository.close(max(deadline - time.monotonic(), 0.1))
+        self._grpc = self._rest = None
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+    return True
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serves until SIGTERM or SIGINT.
+
+    Args:
+        argv: The flags, without the program's name.
+
+    Returns:
+        The exit code: 0 after a signal, 1 where serving failed, 2 for flags that cannot be.
+    """
+    try:
+        flags = flags_module.parse(argv)
+    except UsageError as error:
+        print(f"vitrina serve: {error}", file=sys.stderr)
+        return UsageError.exit_code
+    if flags.help:
+        print(flags_module.usage())
+        return 0
+    if flags.version:
+        print(flags_module.version_text())
+        return 0
+    return _serve(flags)
+
+
+def _serve(flags: Flags) -> int:
+    stop = threading.Event()
+
+    def request_stop(_: int, __: FrameType | None) -> None:
+        # A second signal does not wait for what is in flight.
+        if stop.is_set():
+            os._exit(0)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, request_stop)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    server = Server(flags)
+    started = time.monotonic()
+    failure: list[VitrinaError] = []
+
+    def start() -> None:
+        try:
+            server.start()
+            ports = server.ports
+            rest = f", REST at http://0.0.0.0:{ports.rest}" if ports.rest else ""
+            seconds = time.monotonic() - started
+            print(
+                f"Serving: gRPC at 0.0.0.0:{ports.grpc}{rest} (ready in {seconds:.1f} s)", file=sys.stderr, flush=True
+            )
+        except VitrinaError as error:
+            failure.append(error)
+            stop.set()
+
+    starter = threading.Thread(target=start, daemon=True)
+    starter.start()
+    while not stop.wait(3600):
+        pass
+    if failure:
+        print(f"vitrina serve: {failure[0]}", file=sys.stderr)
+        return failure[0].exit_code
+    server.stop()
+    return 0
