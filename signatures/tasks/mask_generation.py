@@ -8,12 +8,15 @@ source's size (`SamImageProcessor._post_process_masks_tf`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from signatures.errors import UsageError
 from signatures.model import Model, Tensors
 from signatures.spec import Tensor
 from signatures.tasks import Head, Option, Request, Task
+
+if TYPE_CHECKING:
+    from signatures.checkpoint import Checkpoint
 
 __all__ = ["TASK"]
 
@@ -47,7 +50,7 @@ def fit(model: Model, options: Mapping[str, Any]) -> Head:
     def features(images: Tensors, request: Request) -> Tensors:
         points = scale_points(request.inputs["points"], request.sizes, longest_edge)
         return {
-            **images,
+            "pixel_values": images["pixel_values"],
             "input_points": points[:, None],
             "input_labels": request.inputs["point_labels"][:, None],
         }
@@ -88,14 +91,14 @@ def fit(model: Model, options: Mapping[str, Any]) -> Head:
 
 def _geometry(model: Model) -> tuple[int, tuple[int, int]]:
     """The longest edge that images are resized to, and the height and width that they are padded to."""
-    settings = model.preprocessing.to_json()
-    size, padded = settings.get("size") or {}, settings.get("pad_size") or {}
-    if "longest_edge" not in size or not {"height", "width"} <= set(padded):
+    resize, padded = model.preprocessing.resize, model.preprocessing.pad
+    if resize is None or resize.rule != "longest_edge" or resize.edge is None or padded is None:
         raise UsageError(
-            f"{model.source.model} resizes to {size} and pads to {padded}, but mask-generation wants a longest_edge and "
-            "a padded height and width to find its way back to the source. Use the checkpoint's own SamImageProcessor."
+            f"{model.source.model} is prepared by {model.preprocessing.processor} without a longest edge and a padded "
+            "size, but mask-generation needs both to find its way back to the source. Use the checkpoint's own "
+            "SamImageProcessor."
         )
-    return int(size["longest_edge"]), (int(padded["height"]), int(padded["width"]))
+    return resize.edge, padded
 
 
 def resized_sizes(sizes: Any, longest_edge: int) -> Any:
@@ -177,6 +180,41 @@ def samples(count: int) -> dict[str, Any]:
     return {"points": points, "point_labels": np.ones((count, 1), np.int32)}
 
 
+def reference(checkpoint: Checkpoint, image: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """`SamProcessor`, the model and `post_process_masks`; the pipeline itself asks a grid of points, not given ones."""
+    from transformers import SamProcessor
+
+    processor = SamProcessor(checkpoint.image_processor)
+    encoding = processor(
+        image,
+        input_points=[inputs["points"].tolist()],
+        input_labels=[inputs["point_labels"].tolist()],
+        return_tensors="tf",
+    )
+    sizes, resized = encoding.pop("original_sizes"), encoding.pop("reshaped_input_sizes")
+    options = checkpoint.card.options
+    outputs = checkpoint.native(**encoding, multimask_output=not options["single_mask"])
+    masks = processor.post_process_masks(
+        outputs.pred_masks, sizes, resized, mask_threshold=options["mask_threshold"], return_tensors="tf"
+    )
+    return {"mask_bytes": masks[0][0].numpy(), "scores": outputs.iou_scores[0, 0].numpy()}
+
+
+def difference(answer: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[float, bool]:
+    """The largest difference of a score or share of a mask's pixels, and whether the best mask is the same one."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    masks = np.stack([np.asarray(Image.open(io.BytesIO(png))) > 0 for png in answer["mask_bytes"]])
+    if masks.shape != wanted["mask_bytes"].shape:
+        return float("inf"), False
+    pixels = np.mean(masks != wanted["mask_bytes"], axis=(1, 2)).max()
+    scores = np.abs(answer["scores"] - wanted["scores"]).max()
+    return float(max(pixels, scores)), bool(np.argmax(answer["scores"]) == np.argmax(wanted["scores"]))
+
+
 TASK = Task(
     name="mask-generation",
     summary="Masks of the thing that the request's points lie on.",
@@ -198,4 +236,6 @@ TASK = Task(
         ),
     },
     samples=samples,
+    reference=reference,
+    difference=difference,
 )

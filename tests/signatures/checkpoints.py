@@ -1,0 +1,155 @@
+"""Small random checkpoints of models that see and read or write, saved as transformers saves real ones."""
+
+from __future__ import annotations
+
+import io
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+SIZE = 32
+"""Pixels a side that most of these models see."""
+
+
+def seed(value: int = 0) -> None:
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(value)
+
+
+def save(model: Any, folder: Path, *, gain: float = 1.0) -> Path:
+    """Saves a model as safetensors; `gain` above 1 spreads its matrices, so that answers differ clearly."""
+    if not model.built:
+        model.build_in_name_scope()
+    for weight in model.weights:
+        if len(weight.shape) > 1:
+            weight.assign(weight * gain)
+    model.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def pictures(count: int = 3) -> tuple[list[bytes], list[Image.Image]]:
+    """Encoded pictures of different sizes, and as transformers reads them."""
+    sizes = [(90, 120), (128, 64), (31, 200), (75, 75)]
+    encoded, images = [], []
+    for index in range(count):
+        height, width = sizes[index]
+        y, x = np.mgrid[0:height, 0:width]
+        disc = ((x - width / 2) ** 2 + (y - height / 2) ** 2 < (min(height, width) / 3) ** 2) * 120
+        noise = np.random.default_rng(index).integers(0, 90, (height, width, 3))
+        image = Image.fromarray((noise + disc[..., None] + index * 10).astype(np.uint8))
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        encoded.append(file.getvalue())
+        images.append(image)
+    return encoded, images
+
+
+def export(checkpoint: Path, base: Path, **options: Any) -> tuple[Path, Any]:
+    """Exports without verifying; the version's folder and the loaded SavedModel."""
+    import tensorflow as tf
+
+    from signatures.export import export as write
+
+    version = write(str(checkpoint), to=base, verify=False, **options)
+    return version, tf.saved_model.load(str(version))
+
+
+def ask(loaded: Any, signature: str = "serving_default", **inputs: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """Calls a signature with NumPy or lists."""
+    import tensorflow as tf
+
+    function = loaded.signatures[signature]
+    specs = function.structured_input_signature[1]
+    answer = function(**{name: tf.constant(value, specs[name].dtype) for name, value in inputs.items()})
+    return {name: value.numpy() for name, value in answer.items()}
+
+
+def save_sam(folder: Path) -> Path:
+    from transformers import SamConfig, SamImageProcessor, TFSamModel
+
+    seed()
+    config = SamConfig(
+        vision_config={
+            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 64, "patch_size": 8,
+            "output_channels": 16, "window_size": 3, "global_attn_indexes": [1], "mlp_dim": 64, "num_pos_feats": 8,
+        },
+        prompt_encoder_config={
+            "hidden_size": 16, "image_size": 64, "patch_size": 8, "image_embedding_size": 8, "mask_input_channels": 4,
+        },
+        mask_decoder_config={
+            "hidden_size": 16, "num_attention_heads": 2, "mlp_dim": 32, "iou_head_hidden_dim": 16,
+        },
+    )  # fmt: skip
+    SamImageProcessor(
+        size={"longest_edge": 64},
+        pad_size={"height": 64, "width": 64},
+        mask_size={"longest_edge": 16},
+        mask_pad_size={"height": 16, "width": 16},
+    ).save_pretrained(folder)
+    return save(TFSamModel(config), folder)
+
+
+def save_image_processor(folder: Path) -> None:
+    """The plainest processor: both edges to `SIZE`."""
+    from transformers import ViTImageProcessor
+
+    ViTImageProcessor(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
+
+
+def clip_tokenizer() -> Any:
+    """CLIP's BPE over all bytes with a few merges; 519 ids."""
+    import tempfile
+
+    from transformers import CLIPTokenizerFast
+    from transformers.models.clip.tokenization_clip import bytes_to_unicode
+
+    merges = [("t", "h"), ("th", "e</w>"), ("p", "h"), ("o", "f</w>"), ("c", "a")]
+    signs = list(bytes_to_unicode().values())
+    tokens = [*signs, *(f"{sign}</w>" for sign in signs), *("".join(pair) for pair in merges)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    with tempfile.TemporaryDirectory() as name:
+        vocab, rules = Path(name) / "vocab.json", Path(name) / "merges.txt"
+        vocab.write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+        rules.write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)]) + "\n")
+        return CLIPTokenizerFast(str(vocab), str(rules), model_max_length=77)
+
+
+def bert_tokenizer(**settings: Any) -> Any:
+    """BERT's WordPiece over single letters and a few words; 0 is `[PAD]`."""
+    import tempfile
+
+    from transformers import BertTokenizerFast
+
+    letters = string.ascii_lowercase + string.digits + ".,?!'"
+    words = ["a", "photo", "##s", "the", "##ing", "cat", "what", "is", "this", "of"]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]", *letters]
+    tokens += [f"##{letter}" for letter in string.ascii_lowercase + string.digits]
+    tokens += [word for word in words if word not in tokens]
+    with tempfile.TemporaryDirectory() as name:
+        vocab = Path(name) / "vocab.txt"
+        vocab.write_text("\n".join(tokens) + "\n")
+        return BertTokenizerFast(str(vocab), model_max_length=64, **settings)
+
+
+def save_clip(folder: Path) -> Path:
+    from transformers import CLIPConfig, TFCLIPModel
+
+    seed()
+    tokenizer = clip_tokenizer()
+    tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    config = CLIPConfig(
+        text_config={
+            **tower, "vocab_size": len(tokenizer), "max_position_embeddings": 77,
+            "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+        },
+        vision_config={**tower, "image_size": SIZE, "patch_size": 8},
+        projection_dim=24,
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    save_image_processor(folder)
+    return save(TFCLIPModel(config), folder, gain=3.0)
