@@ -207,7 +207,9 @@ def _ask(target: str, held_out: list[tuple[Path, str]]) -> float:
 @contextlib.contextmanager
 def _server(base: Path, log: Path) -> Iterator[tuple[int, int]]:
     """`vitrina serve` on free ports, stopped by SIGTERM at the end."""
-    grpc_port, rest_port = _free_port(), _free_port()
+    from serving.server import free_port
+
+    grpc_port, rest_port = free_port(), free_port()
     command = [
         *(sys.executable, "-m", "vitrina", "serve", f"--port={grpc_port}", f"--rest_api_port={rest_port}"),
         *(f"--model_name={MODEL}", f"--model_base_path={base}"),
@@ -240,14 +242,6 @@ def _wait_until_ready(process: subprocess.Popen[bytes], rest_port: int, log: Pat
                 return
         time.sleep(0.2)
     raise VitrinaError(f"The server was not ready within {START_TIMEOUT:.0f} s. Its log is {log}.")
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _check(figures: DemoResult, least: float) -> None:
