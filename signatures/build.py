@@ -66,16 +66,19 @@ def build(model: Model, task: Task, options: Mapping[str, Any] | None = None) ->
     max_pixels = int(given.pop("max_pixels", None) or DEFAULT_MAX_PIXELS)
     head = task.fit(model, settle(task, given))
     processor = compile_processor(model.preprocessing)
-    return _Builder(model=model, task=task, head=head, processor=processor, max_pixels=max_pixels).build()
+    return _Builder(model, task, head, processor, max_pixels).build()
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Builder:
-    model: Model
-    task: Task
-    head: Head
-    processor: Processor
-    max_pixels: int
+    def __init__(self, model: Model, task: Task, head: Head, processor: Processor, max_pixels: int) -> None:
+        self.model, self.task, self.head, self.processor = model, task, head, processor
+
+        def decode(image_bytes: Any) -> tuple[Any, ...]:
+            return tuple(decode_batch(image_bytes, processor, max_pixels=max_pixels))
+
+        # Functions of their own, so that the signatures share one trace and one body in the saved graph.
+        self.decode = tf.function(decode, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+        self.forward = tf.function(self._forward)
 
     def build(self) -> Built:
         module = tf.Module(name="servable")
@@ -122,7 +125,7 @@ class _Builder:
         return self._answer(pixels_batch(pixels, self.processor), inputs)
 
     def _model(self, **features: Any) -> Tensors:
-        return dict(self._forward(features))
+        return dict(self.forward(features))
 
     def _from_examples(self, examples: Any) -> Tensors:
         image_bytes, inputs = self._parse(examples)
@@ -134,12 +137,12 @@ class _Builder:
         return {"classes": answer["labels"], "scores": answer["scores"]}
 
     def _decode(self, image_bytes: Any) -> Decoded:
-        return decode_batch(image_bytes, self.processor, max_pixels=self.max_pixels)
+        return Decoded(*self.decode(image_bytes))
 
     def _answer(self, decoded: Decoded, inputs: Mapping[str, Any]) -> Tensors:
         """The task's outputs, with zeros and "" for items that could not be read."""
         request = Request(inputs=inputs, sizes=decoded.sizes)
-        raw = self._forward(self.head.features(dict(decoded.features), request))
+        raw = self.forward(self.head.features(dict(decoded.features), request))
         outputs = self.head.postprocess(raw, request)
         good = tf.equal(decoded.error, "")
         return {name: _where(good, outputs[name]) for name in self.head.outputs}

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from signatures.errors import UsageError
+from signatures.preprocessing import RESAMPLE_NAMES, Preprocessing
 from signatures.spec import Card
 
-__all__ = ["FOLDER", "Checkpoint", "restore"]
+__all__ = ["FOLDER", "PROCESSOR", "Checkpoint", "processor_config", "restore"]
 
 FOLDER = "assets.extra/checkpoint"
 PROCESSOR = "preprocessor_config.json"
@@ -57,6 +59,14 @@ class Checkpoint:
         """An RGB PIL image as the processor gives it to the model, without batch axis."""
         return self._processed(image)
 
+    def raw(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        """The model's raw outputs for features without batch axis, as `Model.call` names them."""
+        import tensorflow as tf
+
+        source = importlib.import_module(f"signatures.sources.{self.card.source.kind}")
+        outputs = source.call(self.native, {name: tf.constant(value[None]) for name, value in features.items()})
+        return {name: value.numpy()[0] for name, value in outputs.items()}
+
     def _processed(self, image: Any, **settings: Any) -> dict[str, Any]:
         outputs = self.image_processor(images=image, return_tensors="np", **settings)
         return {name: value[0] for name, value in outputs.items()}
@@ -82,16 +92,41 @@ def restore(version: Path, card: Card, loaded: Any) -> Checkpoint:
             f"{version} does not carry its checkpoint's {PROCESSOR}, so there is nothing to compare it with. "
             "Export the model again."
         )
-    weights = {variable.name: variable for variable in loaded.model.weights}
     source = importlib.import_module(f"signatures.sources.{card.source.kind}")
-    native = source.restore(folder, card, weights)
-    return Checkpoint(folder=folder, native=native, image_processor=_image_processor(folder), card=card)
+    native = source.restore(folder, card, list(loaded.model.weights))
+    return Checkpoint(folder=folder, native=native, image_processor=_image_processor(folder, card), card=card)
 
 
-def _image_processor(folder: Path) -> Any:
+def processor_config(settings: Preprocessing) -> dict[str, Any]:
+    """A `preprocessor_config.json` for settings that were given by options, so that Pillow can check them too."""
+    config: dict[str, Any] = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": settings.resize is not None,
+        "do_center_crop": settings.crop is not None,
+        "do_rescale": settings.rescale is not None,
+        "do_normalize": settings.mean is not None,
+    }
+    if settings.resize is not None:
+        resize = settings.resize
+        exact = {"height": resize.height, "width": resize.width}
+        config["size"] = exact if resize.rule == "exact" else {resize.rule: resize.edge}
+        config["resample"] = RESAMPLE_NAMES.index(resize.resample)
+    if settings.crop is not None:
+        config["crop_size"] = dict(zip(("height", "width"), settings.crop, strict=True))
+    if settings.rescale is not None:
+        config["rescale_factor"] = settings.rescale
+    if settings.mean is not None and settings.std is not None:
+        config["image_mean"], config["image_std"] = list(settings.mean), list(settings.std)
+    return config
+
+
+def _image_processor(folder: Path, card: Card) -> Any:
     from transformers import AutoImageProcessor
 
     processor = AutoImageProcessor.from_pretrained(folder, use_fast=False)
     # Left to guess, it takes a picture that is one or three pixels high for channels first.
-    processor.preprocess = functools.partial(processor.preprocess, input_data_format="channels_last")
+    settings = {"input_data_format": "channels_last"}
+    if card.preprocessing.get("data_format") == "channels_last":
+        settings["data_format"] = "channels_last"
+    processor.preprocess = functools.partial(processor.preprocess, **settings)
     return processor

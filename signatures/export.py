@@ -231,7 +231,7 @@ def _card(model: Model, task: Task, built: Built, folder: Path, description: str
     variables = sum(path.stat().st_size for path in (folder / "variables").iterdir())
     return Card(
         task=task.name,
-        labels=model.labels,
+        labels=model.labels if built.head.labels is None else built.head.labels,
         source=model.source,
         preprocessing=model.preprocessing.to_json(),
         signatures=built.signatures,

@@ -29,6 +29,8 @@ __all__ = ["FEATURES_TOLERANCE", "OUTPUT_TOLERANCE", "Report", "Row", "differenc
 GREY_TOLERANCE = 0
 FEATURES_TOLERANCE = 1e-6
 OUTPUT_TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 5e-2}
+PIPELINES = "transformers"
+"""The kind of source whose pipelines answer beside the servable; others give raw model outputs."""
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"}
 
 
@@ -221,7 +223,7 @@ def _row(name: str, data: bytes, signatures: Mapping[str, Any], checkpoint: Chec
     wanted = checkpoint.features(image)
     grey_max, grey_mean = _grey(features["pixel_values"], wanted["pixel_values"], image, checkpoint)
     got = {key: value.numpy()[0] for key, value in answer.items()}
-    if task.reference is not None:
+    if task.reference is not None and checkpoint.card.source.kind == PIPELINES:
         want = task.reference(checkpoint, image, {key: value[0] for key, value in further.items()})
         output_max, agrees = (task.difference or difference)(got, want)
     else:
@@ -247,17 +249,18 @@ def _grey(got: NDArray[Any], want: NDArray[Any], image: Any, checkpoint: Checkpo
     grey = np.asarray(checkpoint.grey_levels(image), np.float64)
     if got.shape != want.shape or grey.shape != got.shape:
         return float("inf"), float("inf")
-    inside = np.abs(_ungrey(want, checkpoint.image_processor) - grey) < 0.25
-    distances = np.abs(np.rint(_ungrey(got, checkpoint.image_processor)) - grey)[inside]
+    inside = np.abs(_ungrey(want, checkpoint) - grey) < 0.25
+    distances = np.abs(np.rint(_ungrey(got, checkpoint)) - grey)[inside]
     return (float(distances.max()), float(distances.mean())) if distances.size else (0.0, 0.0)
 
 
-def _ungrey(features: NDArray[Any], processor: Any) -> NDArray[np.float64]:
-    """Features [3, h, w] back to grey levels, by the processor's own settings."""
+def _ungrey(features: NDArray[Any], checkpoint: Checkpoint) -> NDArray[np.float64]:
+    """Features of one picture back to grey levels, by the processor's own settings."""
+    processor = checkpoint.image_processor
+    channel = (1, 1, -1) if checkpoint.card.preprocessing.get("data_format") == "channels_last" else (-1, 1, 1)
     levels = features.astype(np.float64)
     if getattr(processor, "do_normalize", False):
-        column = (-1, 1, 1)
-        levels = levels * np.reshape(processor.image_std, column) + np.reshape(processor.image_mean, column)
+        levels = levels * np.reshape(processor.image_std, channel) + np.reshape(processor.image_mean, channel)
     if getattr(processor, "do_rescale", False):
         levels = levels / processor.rescale_factor
     return levels
@@ -272,12 +275,12 @@ def _distance(got: NDArray[Any], want: NDArray[Any]) -> float:
 def _raw_difference(
     model: Any, checkpoint: Checkpoint, features: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> tuple[float, bool]:
-    """For tasks without a pipeline: the model's raw outputs, each side on its own features."""
+    """For models without a pipeline: their raw outputs, each side on its own features."""
     import tensorflow as tf
 
     got = model(**{key: tf.constant(value[None]) for key, value in features.items()})
-    outputs = checkpoint.native(**{key: tf.constant(value[None]) for key, value in wanted.items()}, training=False)
-    distance = max(_distance(value.numpy(), outputs[key].numpy()) for key, value in got.items())
+    want = checkpoint.raw(wanted)
+    distance = max(_distance(value.numpy()[0], want[key]) for key, value in got.items())
     return distance, distance <= OUTPUT_TOLERANCE["float32"]
 
 

@@ -7,11 +7,13 @@ without PyTorch.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from signatures.checkpoint import PROCESSOR, processor_config
 from signatures.errors import MissingExtra, UsageError, VitrinaError, did_you_mean
 from signatures.model import MEANINGS, Model, Tensors
 from signatures.preprocessing import Preprocessing, from_processor_config
@@ -22,7 +24,6 @@ from signatures.tasks import TASKS
 __all__ = ["load", "preprocessing", "task_of", "wrap"]
 
 CONFIG = "config.json"
-PROCESSOR = "preprocessor_config.json"
 SMALL_FILES = (
     CONFIG, PROCESSOR, "processor_config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
@@ -50,7 +51,10 @@ def load(
             "Give the folder that `save_pretrained` wrote, a Hub id, or a *.keras file."
         )
     config = _json(files[CONFIG], f"{model}/{CONFIG}")
-    preprocessing = preprocessing or _preprocessing(files, model)
+    if preprocessing is None:
+        preprocessing = _preprocessing(files, model)
+    else:
+        files[PROCESSOR] = json.dumps(processor_config(preprocessing), indent=2)
     architecture = (config.get("architectures") or [""])[0].removeprefix("TF")
     task = task or task_of(architecture, model)
     cls = _tf_class(architecture, task, model)
@@ -96,17 +100,13 @@ def wrap(
     module.weights = list(native.weights)
     channels = int(getattr(native.config, "num_channels", 3) or 3)
 
-    def call(features: Tensors) -> Tensors:
-        outputs = native(**features, training=False)
-        return {name: value for name, value in outputs.items() if tf.is_tensor(value)}
-
     return Model(
         source=source,
         task=task,
         labels=_labels(native.config) if task_has_labels(task) else (),
         preprocessing=preprocessing,
         module=module,
-        call=call,
+        call=functools.partial(call, native),
         inputs={
             "pixel_values": Tensor(
                 dtype="float32", shape=(None, channels, None, None), meaning=MEANINGS["pixel_values"]
@@ -128,13 +128,21 @@ def preprocessing(model: str, revision: str | None = None) -> Preprocessing:
     return _preprocessing(_small_files(model, revision), model)
 
 
-def restore(folder: Path, card: Card, weights: Mapping[str, Any]) -> Any:
+def call(native: Any, features: Mapping[str, Any]) -> Tensors:
+    """A model's raw outputs under their own names; what is not a tensor (caches, tuples of layers) is left out."""
+    import tensorflow as tf
+
+    outputs = native(**features, training=False)
+    return {name: value for name, value in outputs.items() if tf.is_tensor(value)}
+
+
+def restore(folder: Path, card: Card, weights: Sequence[Any]) -> Any:
     """The native model of a servable, with the weights that the servable holds.
 
     Args:
         folder: Where its `config.json` lies.
         card: The servable's card.
-        weights: Its variables by name.
+        weights: Its variables.
 
     Raises:
         UsageError: The installed transformers does not have its class.
@@ -155,7 +163,7 @@ def restore(folder: Path, card: Card, weights: Mapping[str, Any]) -> Any:
         native = cls(cls.config_class.from_json_file(folder / CONFIG))
         native.build_in_name_scope()
     # Keras numbers the models of one class, so the first part of a variable's name may differ.
-    stored = {name.partition("/")[2]: value for name, value in weights.items()}
+    stored = {variable.name.partition("/")[2]: variable for variable in weights}
     for variable in native.weights:
         name = variable.name.partition("/")[2]
         if name not in stored:

@@ -66,6 +66,7 @@ class Head:
         features: Image features and the request to everything the model is called with.
         forward: Features to raw outputs; None calls the model.
         model_inputs: What the `model` signature takes; None is the model's own `inputs`.
+        labels: The label names that it answers with, for the card; None is the model's own.
         state: A trackable object with what the head's functions capture, such as a vocabulary table.
     """
 
@@ -76,6 +77,7 @@ class Head:
     features: Callable[[Tensors, Request], Tensors] = _no_features
     forward: Callable[[Tensors], Tensors] | None = None
     model_inputs: Mapping[str, Tensor] | None = None
+    labels: tuple[str, ...] | None = None
     state: Any = None
 
 

@@ -39,7 +39,7 @@ def fit(model: Model, options: Mapping[str, Any]) -> Head:
         raise UsageError(f"Got --function-to-apply {function!r}, but it is one of {', '.join(FUNCTIONS)}. Choose one.")
 
     def postprocess(raw: Tensors, request: Request) -> Tensors:  # noqa: ARG001
-        return best(raw["logits"], model.labels, top_k, function)
+        return best(logits(raw), model.labels, top_k, function)
 
     return Head(
         outputs={
@@ -51,8 +51,22 @@ def fit(model: Model, options: Mapping[str, Any]) -> Head:
     )
 
 
+def logits(raw: Tensors) -> Any:
+    """The scores among a model's raw outputs: `logits`, or the only output of a model that calls it otherwise."""
+    if "logits" in raw:
+        return raw["logits"]
+    if len(raw) > 1:
+        raise UsageError(
+            f"The model's outputs are {', '.join(sorted(raw))}, and which of them are the scores is not known. "
+            "Call that one `logits`."
+        )
+    return next(iter(raw.values()))
+
+
 def _pipeline_function(model: Model) -> str:
-    """The function that transformers' pipeline chooses for a configuration."""
+    """The function that transformers' pipeline chooses for a configuration; a Keras source says it itself."""
+    if "function_to_apply" in model.config and "model_type" not in model.config:
+        return str(model.config["function_to_apply"])
     if model.config.get("problem_type") == "multi_label_classification" or len(model.labels) == 1:
         return "sigmoid"
     return "softmax"

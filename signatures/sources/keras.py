@@ -1,0 +1,63 @@
+"""`*.keras` files, of Keras 3 and of tf-keras."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from signatures.errors import MissingExtra, UsageError
+from signatures.model import Model
+from signatures.preprocessing import Preprocessing
+from signatures.sources import _keras
+
+__all__ = ["call", "load", "restore"]
+
+call = _keras.call
+restore = _keras.restore
+
+
+def load(
+    model: str,
+    *,
+    task: str | None = None,
+    revision: str | None = None,
+    dtype: str = "float32",
+    preprocessing: Preprocessing | None = None,
+) -> Model:
+    """Loads a `.keras` file with the Keras that wrote it; arguments as in `signatures.sources.load`.
+
+    Raises:
+        UsageError: There is no such file, it is not Keras's, or no preprocessing was given.
+    """
+    if revision is not None:
+        raise UsageError(f"Got --revision {revision}, but {model} is a file. Leave --revision out.")
+    native = _load(Path(model))
+    return _keras.wrap(native, name=model, kind="keras", task=task, dtype=dtype, preprocessing=preprocessing)
+
+
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}. Give a model that Keras's `model.save` wrote.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            version = str(json.loads(archive.read("metadata.json"))["keras_version"])
+    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
+        raise UsageError(f"{path} is not a .keras file ({error}). Save the model with `model.save`.") from error
+    keras: Any
+    if version.startswith("2."):
+        try:
+            import tf_keras as keras
+        except ImportError as error:
+            raise MissingExtra("tf_keras", "hub") from error
+    else:
+        import keras
+
+        if keras.backend.backend() != "tensorflow":
+            raise UsageError(f"Keras runs on {keras.backend.backend()} here. Set KERAS_BACKEND=tensorflow to export.")
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError) as error:
+        line = " ".join(str(error).split())[:300]
+        raise UsageError(f"Keras cannot load {path}: {line} Register its custom layers, or use python:.") from error
