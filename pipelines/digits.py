@@ -60,7 +60,7 @@ def write_images(folder: Path, *, limit: int | None = None) -> dict[str, int]:
     return counts
 
 
-def write_checkpoint(folder: Path, *, image_size: int = 16, hidden_size: int = 64, layers: int = 4) -> None:
+def write_checkpoint(folder: Path, *, image_size: int = 16, hidden_size: int = 96, layers: int = 4) -> None:
     """Saves an untrained ViT for the ten digits, with its image processor, as a transformers checkpoint.
 
     Args:

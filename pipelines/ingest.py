@@ -9,21 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 
 from pipelines.examples import to_example
-from pipelines.folders import EVAL, TRAIN, ImageFile, split_by_content
-from signatures.errors import VitrinaError
+from pipelines.folders import EVAL, TRAIN, ImageFile, Tree, split_by_content
+from signatures.errors import CheckFailed, VitrinaError
 
-__all__ = ["SPLITS", "ReadImage", "write_examples"]
+__all__ = ["SPLITS", "ReadImage", "check", "ingest"]
 
 SPLITS = (TRAIN, EVAL)
 BAD = "bad"
 SPREAD = 256
+LISTED = 5
 
 
 class ReadImage(beam.DoFn):  # type: ignore[misc]
@@ -45,18 +46,58 @@ class ReadImage(beam.DoFn):  # type: ignore[misc]
         yield beam.pvalue.TaggedOutput(split, example.SerializeToString(deterministic=True))
 
 
-def write_examples(
-    pipeline: Any, files: tuple[ImageFile, ...], *, eval_share: float, split_folders: dict[str, str], report: str
-) -> None:
-    """Adds the steps that turn files into TFRecords to a Beam pipeline.
+def ingest(
+    tree: Tree, *, pipeline: Any, eval_share: float, split_folders: Mapping[str, str], scratch: Path
+) -> dict[str, Any]:
+    """Runs a Beam pipeline over a tree of images.
 
     Args:
-        pipeline: The Beam pipeline; it runs when the caller leaves it.
-        files: What to read.
-        eval_share: The share held out where the tree gives no split.
+        tree: What to read.
+        pipeline: A fresh Beam pipeline; it has run when this returns.
+        eval_share: The share held out where the tree gives no split, 0 to 1.
         split_folders: Split name -> folder to write its TFRecords (gzip) to.
-        report: Folder for `bad-*` (a JSON object a line: `filename`, `reason`) and `count-<split>-*` (a number).
+        scratch: An empty folder for what the workers count.
+
+    Returns:
+        The report: `labels`, `counts` (split -> number) and `bad` (a `filename` and a `reason` each).
     """
+    with pipeline as started:
+        _add_steps(started, tree.files, eval_share=eval_share, split_folders=split_folders, report=scratch)
+    counts = {split: sum(int(line) for line in _lines(scratch, f"count-{split}")) for split in SPLITS}
+    bad = sorted((json.loads(line) for line in _lines(scratch, "bad")), key=lambda item: str(item["filename"]))
+    return {"labels": list(tree.labels), "counts": counts, "bad": bad}
+
+
+def check(report: Mapping[str, Any], data: str, *, max_bad_share: float) -> None:
+    """Stops where too much is unreadable or a split is empty.
+
+    Args:
+        report: From `ingest`.
+        data: The data's name, for the message.
+        max_bad_share: The share of unreadable files that is tolerated, 0 to 1.
+
+    Raises:
+        CheckFailed: It is more than that, or there is nothing to train on or to hold out.
+    """
+    bad, good = report["bad"], sum(report["counts"].values())
+    if len(bad) > max_bad_share * (good + len(bad)):
+        listed = "; ".join(f"{item['filename']}: {item['reason']}" for item in bad[:LISTED])
+        more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+        raise CheckFailed(
+            f"{len(bad)} of {good + len(bad)} files below {data} cannot be read, more than the allowed share of "
+            f"{max_bad_share:g} ({listed}{more}). Repair or remove them, or raise --max-bad-share."
+        )
+    for split, count in report["counts"].items():
+        if not count:
+            raise CheckFailed(
+                f"The {split} split of {data} is empty ({good} images in all). Add images, or give `train/` and "
+                "`eval/` folders of class folders."
+            )
+
+
+def _add_steps(
+    pipeline: Any, files: Sequence[ImageFile], *, eval_share: float, split_folders: Mapping[str, str], report: Path
+) -> None:
     # Keyed by name, not at random as beam.Reshuffle does it: spread over workers, yet the same order every run.
     spread = (
         pipeline
@@ -75,6 +116,10 @@ def write_examples(
             | f"WriteCount[{split}]" >> beam.io.WriteToText(f"{report}/count-{split}")
         )
     _ = read[BAD] | "AsJson" >> beam.Map(json.dumps) | "WriteBad" >> beam.io.WriteToText(f"{report}/bad")
+
+
+def _lines(folder: Path, prefix: str) -> list[str]:
+    return [line for path in sorted(folder.glob(f"{prefix}-*")) for line in path.read_text().splitlines() if line]
 
 
 def _values(pair: tuple[int, list[ImageFile]]) -> list[ImageFile]:

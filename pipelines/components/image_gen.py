@@ -22,14 +22,12 @@ from tfx.types.artifact import Artifact
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from pipelines.examples import LABELS_FILE
-from pipelines.folders import Tree, find_images
-from pipelines.ingest import SPLITS, write_examples
-from signatures.errors import CheckFailed
+from pipelines.folders import find_images
+from pipelines.ingest import SPLITS, check, ingest
 
 __all__ = ["REPORT_FILE", "ImageGen", "IngestReport"]
 
 REPORT_FILE = "report.json"
-LISTED = 5
 
 
 class IngestReport(Artifact):  # type: ignore[misc]
@@ -67,19 +65,18 @@ class Executor(BaseBeamExecutor):  # type: ignore[misc]
         examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(examples, "tfrecords_gzip")
         tree = find_images(Path(exec_properties["data"]))
-        with tempfile.TemporaryDirectory(dir=_made(report.uri)) as scratch:
-            with self._make_beam_pipeline() as pipeline:
-                write_examples(
-                    pipeline,
-                    tree.files,
-                    eval_share=exec_properties["eval_share"],
-                    split_folders={split: artifact_utils.get_split_uri([examples], split) for split in SPLITS},
-                    report=scratch,
-                )
-            found = _report(tree, Path(scratch))
+        Path(report.uri).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=report.uri) as scratch:
+            found = ingest(
+                tree,
+                pipeline=self._make_beam_pipeline(),
+                eval_share=exec_properties["eval_share"],
+                split_folders={split: artifact_utils.get_split_uri([examples], split) for split in SPLITS},
+                scratch=Path(scratch),
+            )
         (Path(report.uri) / REPORT_FILE).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         (Path(examples.uri) / LABELS_FILE).write_text(json.dumps(tree.labels) + "\n", encoding="utf-8")
-        _check(found, exec_properties["data"], exec_properties["max_bad_share"])
+        check(found, exec_properties["data"], max_bad_share=exec_properties["max_bad_share"])
 
 
 class ImageGen(BaseBeamComponent):  # type: ignore[misc]
@@ -105,36 +102,3 @@ class ImageGen(BaseBeamComponent):  # type: ignore[misc]
                 report=tfx.dsl.Channel(type=IngestReport),
             )
         )
-
-
-def _made(folder: str) -> str:
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _report(tree: Tree, scratch: Path) -> dict[str, Any]:
-    counts = {split: sum(int(line) for line in _lines(scratch, f"count-{split}")) for split in SPLITS}
-    bad = sorted((json.loads(line) for line in _lines(scratch, "bad")), key=lambda item: str(item["filename"]))
-    return {"labels": list(tree.labels), "counts": counts, "bad": bad}
-
-
-def _lines(folder: Path, prefix: str) -> list[str]:
-    return [line for path in sorted(folder.glob(f"{prefix}-*")) for line in path.read_text().splitlines() if line]
-
-
-def _check(found: dict[str, Any], data: str, max_bad_share: float) -> None:
-    """Stops the run where too much is unreadable or a split is empty."""
-    bad, good = found["bad"], sum(found["counts"].values())
-    if len(bad) > max_bad_share * (good + len(bad)):
-        listed = "; ".join(f"{item['filename']}: {item['reason']}" for item in bad[:LISTED])
-        more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
-        raise CheckFailed(
-            f"{len(bad)} of {good + len(bad)} files below {data} cannot be read, more than the allowed share of "
-            f"{max_bad_share:g} ({listed}{more}). Repair or remove them, or raise --max-bad-share."
-        )
-    for split, count in found["counts"].items():
-        if not count:
-            raise CheckFailed(
-                f"The {split} split of {data} is empty ({good} images in all). Add images, or give `train/` and "
-                "`eval/` folders of class folders."
-            )

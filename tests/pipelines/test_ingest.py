@@ -1,0 +1,84 @@
+# ruff: noqa: E402 (what is skipped over is not imported)
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+beam = pytest.importorskip("apache_beam", reason="the tfx extra is not installed in this lane")
+
+from pipelines import digits
+from pipelines.folders import find_images
+from pipelines.ingest import check, ingest
+from signatures.errors import CheckFailed
+
+LIMIT = 5
+
+
+def run(data: Path, out: Path, **options: Any) -> tuple[dict[str, Any], dict[str, list[bytes]]]:
+    """The report, and the serialized Examples of each split."""
+    import tensorflow as tf
+
+    folders = {split: str(out / split) for split in ("train", "eval")}
+    for folder in (*folders.values(), out / "scratch"):
+        Path(folder).mkdir(parents=True)
+    report = ingest(
+        find_images(data),
+        pipeline=beam.Pipeline(),
+        split_folders=folders,
+        scratch=out / "scratch",
+        **{"eval_share": 0.2, **options},
+    )
+    files = {split: sorted(map(str, Path(folder).iterdir())) for split, folder in folders.items()}
+    return report, {
+        split: [record.numpy() for record in tf.data.TFRecordDataset(names, compression_type="GZIP")]
+        for split, names in files.items()
+    }
+
+
+def test_given_splits_keep_their_images_and_their_order(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    data = tmp_path / "data"
+    digits.write_images(data, limit=LIMIT)
+    report, splits = run(data, tmp_path / "one")
+    assert report == {"labels": list(digits.CLASSES), "counts": {"train": 40, "eval": 10}, "bad": []}
+    examples = [tf.train.Example.FromString(record).features.feature for record in splits["eval"]]
+    assert {example["image/filename"].bytes_list.value[0].decode() for example in examples} == {
+        path.relative_to(data).as_posix() for path in (data / "eval").rglob("*.png")
+    }
+    for example in examples:
+        name = example["image/filename"].bytes_list.value[0].decode()
+        assert example["image/encoded"].bytes_list.value[0] == (data / name).read_bytes()
+        assert example["image/class/text"].bytes_list.value[0].decode() == name.split("/")[1]
+    assert run(data, tmp_path / "two")[1] == splits, "the same images come in another order"
+
+
+def test_content_decides_where_no_split_is_given(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    digits.write_images(data, limit=LIMIT)
+    report, _ = run(data / "train", tmp_path / "one", eval_share=0.5)
+    assert report["counts"]["train"] + report["counts"]["eval"] == 40
+    assert min(report["counts"].values()) > 8
+    # Under another name and class an image stays on its side.
+    moved = data / "train" / "3" / "renamed.png"
+    next((data / "train" / "3").iterdir()).rename(moved)
+    assert run(data / "train", tmp_path / "two", eval_share=0.5)[0]["counts"] == report["counts"]
+
+
+def test_unreadable_files_are_set_aside_and_too_many_are_an_error(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    digits.write_images(data, limit=LIMIT)
+    (data / "train" / "3" / "spoiled.png").write_bytes(b"no image")
+    report, _ = run(data, tmp_path / "out")
+    assert report["counts"] == {"train": 40, "eval": 10}
+    assert [item["filename"] for item in report["bad"]] == ["train/3/spoiled.png"]
+    check(report, "data", max_bad_share=0.05)
+    with pytest.raises(CheckFailed, match=r"1 of 51 .*train/3/spoiled\.png: .*no image.*--max-bad-share"):
+        check(report, "data", max_bad_share=0.001)
+
+
+def test_an_empty_split_is_an_error() -> None:
+    with pytest.raises(CheckFailed, match="eval split of data is empty"):
+        check({"labels": ["a", "b"], "counts": {"train": 3, "eval": 0}, "bad": []}, "data", max_bad_share=0.0)

@@ -1,0 +1,176 @@
+"""The pipeline end to end on a few real images: TFX, LocalDagRunner, SQLite, Beam, TFMA and all."""
+
+# ruff: noqa: E402 (what is skipped over is not imported)
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("tfx", reason="the tfx extra is not installed in this lane")
+
+from pipelines import digits, lineage, local, verdict
+from pipelines.local import Event, RunResult
+from pipelines.settings import Schedule
+from signatures import base_path
+from signatures.errors import CheckFailed, UsageError
+from signatures.spec import Card
+
+LIMIT = 10
+ORDER = [
+    "ImageGen",
+    "StatisticsGen",
+    "SchemaGen",
+    "ExampleValidator",
+    "DataGate",
+    "Trainer",
+    "Evaluator",
+    "BasePathPusher",
+]
+
+
+class Line:
+    """A data folder, a checkpoint and a way to run the pipeline on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.checkpoint = folder / "checkpoint"
+        self.base = folder / "served" / "digits"
+        self.events: list[Event] = []
+        digits.write_images(self.data, limit=LIMIT)
+        digits.write_checkpoint(self.checkpoint, hidden_size=16, layers=1)
+
+    def run(self, **changes: Any) -> RunResult:
+        self.events.clear()
+        settings = {
+            "data": self.data,
+            "model": self.checkpoint,
+            "root": self.folder / "root",
+            "serving_dir": self.base,
+            "schedule": Schedule(epochs=2, batch_size=16, learning_rate=5e-3, shift=0.1, rotate=0.02),
+            "threshold": 0.0,
+            **changes,
+        }
+        return local.run(on_event=self.events.append, **settings)
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
+    return Line(tmp_path_factory.mktemp("line"))
+
+
+@pytest.fixture(scope="module")
+def first(line: Line) -> tuple[RunResult, list[Event]]:
+    """The first run, blessed whatever it learned."""
+    return line.run(), list(line.events)
+
+
+def test_a_blessed_model_is_pushed_as_a_whole_servable(line: Line, first: tuple[RunResult, list[Event]]) -> None:
+    result, _ = first
+    assert result.blessed
+    assert result.new
+    assert result.pushed == line.base / "1"
+    card = Card.read(line.base / "1")
+    assert card.labels == digits.CLASSES
+    assert card.source.cls == "TFViTForImageClassification"
+    assert {"serving_default", "preprocess", "pixels", "model", "from_examples", "classify"} <= set(card.signatures)
+    assert card.parity, "the certificate is missing"
+    assert result.ingest["counts"] == {"train": 80, "eval": 20}
+    assert result.ingest["bad"] == []
+
+
+def test_tfma_says_what_the_servable_answers_to_bytes(line: Line, first: tuple[RunResult, list[Event]]) -> None:
+    import tensorflow as tf
+
+    result, _ = first
+    files = sorted((line.data / "eval").glob("*/*.png"))
+    answers = tf.saved_model.load(str(result.pushed)).signatures["serving_default"](
+        image_bytes=tf.constant([path.read_bytes() for path in files])
+    )
+    right = sum(
+        label.decode() == path.parent.name for label, path in zip(answers["labels"].numpy()[:, 0], files, strict=True)
+    )
+    assert result.metrics["images"] == len(files) == 20
+    assert result.metrics["accuracy"] == pytest.approx(right / len(files))
+    per_class = verdict.per_class(result.evaluation)
+    assert set(per_class) == set(digits.CLASSES)
+    assert sum(each["accuracy"] * each["images"] for each in per_class.values()) == pytest.approx(right)
+
+
+def test_every_component_is_told_as_it_starts_and_ends(first: tuple[RunResult, list[Event]]) -> None:
+    result, events = first
+    started = [event.component for event in events if event.text == "started"]
+    finished = [event.component for event in events if event.text == "finished"]
+    assert started == finished
+    assert [name for name in started if name in ORDER] == ORDER
+    assert [event.text[:9] for event in events if event.text.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
+    assert {component.name: component.state for component in result.components} == dict.fromkeys(
+        [*ORDER, "LatestBlessed"], "COMPLETE"
+    )
+
+
+def test_the_log_has_what_the_terminal_is_spared(first: tuple[RunResult, list[Event]]) -> None:
+    result, _ = first
+    assert "Component Trainer is running." in result.log.read_text()
+
+
+def test_lineage_leads_from_the_push_back_to_the_images(line: Line, first: tuple[RunResult, list[Event]]) -> None:
+    executions = lineage.last_run(line.folder / "root" / "metadata.sqlite", "vitrina")
+    makers = {artifact.id: item.component for item in executions for artifact in item.outputs.values()}
+    inputs = {item.component: {makers[number] for number in item.inputs if number in makers} for item in executions}
+    assert inputs["BasePathPusher"] == {"Trainer", "Evaluator"}
+    assert "ImageGen" in inputs["Trainer"]
+
+
+def test_unchanged_steps_are_taken_over_and_a_worse_model_is_not_pushed(
+    line: Line, first: tuple[RunResult, list[Event]]
+) -> None:
+    result = line.run(threshold=1.0)
+    states = {component.name: component.state for component in result.components}
+    assert states["ImageGen"] == states["Trainer"] == "CACHED"
+    assert states["Evaluator"] == states["BasePathPusher"] == "COMPLETE"
+    assert not result.blessed
+    assert result.pushed is None
+    assert result.failures
+    assert list(base_path.versions(line.base)) == [1]
+
+
+def test_the_latest_blessed_model_is_the_bar(line: Line, first: tuple[RunResult, list[Event]]) -> None:
+    before, _ = first
+    result = line.run()
+    # The same model against itself: as good, so it is blessed, and it is already there.
+    assert result.metrics["baseline_accuracy"] == pytest.approx(before.metrics["accuracy"])
+    assert result.blessed
+    assert not result.new
+    assert result.version == 1
+
+
+def test_images_that_break_the_schema_stop_the_run(line: Line, first: tuple[RunResult, list[Event]]) -> None:
+    changed = line.folder / "changed"
+    shutil.copytree(line.data, changed)
+    # A class that is held out but never trained on.
+    shutil.move(changed / "train" / "9", line.folder / "nines")
+    with pytest.raises(CheckFailed, match=r"eval: image/class/text: .*9"):
+        line.run(data=changed, name="changed")
+    assert list(base_path.versions(line.base)) == [1]
+
+
+def test_a_missing_checkpoint_is_one_clear_line(line: Line) -> None:
+    with pytest.raises(UsageError, match="no folder"):
+        line.run(model=line.folder / "nowhere", name="missing")
+
+
+def test_a_missing_data_folder_is_one_clear_line(line: Line) -> None:
+    with pytest.raises(UsageError, match="no folder"):
+        line.run(data=line.folder / "nowhere")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_root_that_cannot_be_written(line: Line, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(Exception, match="cannot be made"):
+        line.run(root=tmp_path / "root")
