@@ -1,0 +1,1 @@
+"""Measurements of the embedded server; see README.md here."""
