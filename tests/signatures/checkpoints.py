@@ -153,3 +153,93 @@ def save_clip(folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     save_image_processor(folder)
     return save(TFCLIPModel(config), folder, gain=3.0)
+
+
+def gpt2_tokenizer() -> Any:
+    """GPT-2's BPE over all bytes with a few merges; 262 ids."""
+    import tempfile
+
+    from transformers import GPT2TokenizerFast
+    from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
+
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "a"), ("i", "n"), ("e", "r")]
+    tokens = [*bytes_to_unicode().values(), *("".join(pair) for pair in merges), "<|endoftext|>"]
+    with tempfile.TemporaryDirectory() as name:
+        vocab, rules = Path(name) / "vocab.json", Path(name) / "merges.txt"
+        vocab.write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+        rules.write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)]) + "\n")
+        return GPT2TokenizerFast(str(vocab), str(rules), model_max_length=64)
+
+
+def blip_config(tokenizer: Any) -> Any:
+    from transformers import BlipConfig
+
+    tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    ids = {"bos": "[DEC]", "pad": "[PAD]", "sep": "[SEP]", "eos": "[ENC]"}
+    return BlipConfig(
+        text_config={
+            **tower, "vocab_size": len(tokenizer), "encoder_hidden_size": 32, "max_position_embeddings": 64,
+            "projection_dim": 24, **{f"{name}_token_id": tokenizer.vocab[token] for name, token in ids.items()},
+        },
+        vision_config={**tower, "image_size": SIZE, "patch_size": 8, "num_channels": 3},
+        projection_dim=24,
+    )  # fmt: skip
+
+
+def save_blip(folder: Path, cls: str, *, gain: float = 4.0, **generation: Any) -> Path:
+    """A BLIP of the given class with BERT's tokenizer, as BLIP's are saved: without token types."""
+    import transformers
+
+    seed()
+    tokenizer = bert_tokenizer(model_input_names=["input_ids", "attention_mask"])
+    model = getattr(transformers, cls)(blip_config(tokenizer))
+    if generation:
+        model.generation_config.update(**generation)
+    tokenizer.save_pretrained(folder)
+    save_image_processor(folder)
+    return save(model, folder, gain=gain)
+
+
+def save_captioner(folder: Path, decoder: str, *, gain: float = 3.0, **generation: Any) -> Path:
+    """A ViT that tells a GPT-2 or BERT decoder what to write."""
+    from transformers import (
+        BertConfig,
+        GPT2Config,
+        TFVisionEncoderDecoderModel,
+        VisionEncoderDecoderConfig,
+        ViTConfig,
+    )
+
+    seed()
+    vit = ViTConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48, image_size=SIZE, patch_size=8
+    )
+    if decoder == "gpt2":
+        tokenizer = gpt2_tokenizer()
+        end = tokenizer.eos_token_id
+        text = GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=64,
+            n_embd=24,
+            n_layer=2,
+            n_head=4,
+            bos_token_id=end,
+            eos_token_id=end,
+        )
+        ids = {"decoder_start_token_id": end, "eos_token_id": end}
+    else:
+        tokenizer = bert_tokenizer()
+        text = BertConfig(
+            vocab_size=len(tokenizer), hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+            max_position_embeddings=64,
+        )  # fmt: skip
+        ids = {
+            "decoder_start_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }  # fmt: skip
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(vit, text, **ids)
+    model = TFVisionEncoderDecoderModel(config)
+    model.generation_config.update(**ids, **generation)
+    tokenizer.save_pretrained(folder)
+    save_image_processor(folder)
+    return save(model, folder, gain=gain)
