@@ -42,12 +42,13 @@ class Inspection:
 
     def to_json(self) -> dict[str, Any]:
         """The card's document (where there is one) with `path`, `version`, `versions` and `sizes` added."""
+        card = self.card.to_json() if self.card else {}
         return {
+            **card,
             "path": str(self.path),
             "version": self.version,
             "versions": list(self.versions),
-            "sizes": dict(self.sizes),
-            **(self.card.to_json() if self.card else {}),
+            "sizes": {**card.get("sizes", {}), **self.sizes},
             "signatures": {name: signature.to_json() for name, signature in self.signatures.items()},
         }
 

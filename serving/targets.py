@@ -10,7 +10,7 @@ from signatures.errors import UsageError, did_you_mean
 
 __all__ = ["FORMS", "Target", "parse"]
 
-FORMS = "BASE, grpc://host:port/model, http[s]://host:port/model (each model with @version or :label), or vertex://..."
+FORMS = "BASE, grpc://host:port/model or http[s]://host:port/model (each model with @version or :label)"
 
 _SCHEMES = ("grpc", "grpcs", "http", "https", "vertex")
 _PORTS = {"grpc": 8500, "grpcs": 8500, "http": 8501, "https": 443}

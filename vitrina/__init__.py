@@ -15,7 +15,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vitrina.groups import Group
+
 if TYPE_CHECKING:
+    from serving.async_client import connect_async as connect_async
     from serving.client import connect as connect
     from serving.client import predict as predict
     from serving.inspection import inspect as inspect
@@ -32,6 +35,7 @@ _HOMES = {
     "UsageError": "signatures.errors",
     "VitrinaError": "signatures.errors",
     "connect": "serving.client",
+    "connect_async": "serving.async_client",
     "export": "signatures.export",
     "inspect": "serving.inspection",
     "predict": "serving.client",
@@ -39,7 +43,29 @@ _HOMES = {
 }
 """Public name -> the module that has it, imported on first use."""
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", "k8s", "pipeline", "serve", *_HOMES]
+
+k8s = Group("k8s", {"render": "k8s.render"})
+"""`vitrina.k8s.render(...)`."""
+
+pipeline = Group("pipeline", {"run": "pipelines.local"})
+"""`vitrina.pipeline.run(...)`."""
+
+
+def serve(**flags: Any) -> int:
+    """Serves models until SIGTERM or Ctrl-C, as `vitrina serve` does.
+
+    Args:
+        **flags: TF Serving's own flags, such as `model_name="vit", model_base_path="/models/vit", rest_api_port=8501`.
+
+    Returns:
+        The exit code: 0 after a signal, 1 where serving failed, 2 for flags that cannot be.
+    """
+    from serving.server import main
+
+    return main(
+        [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in flags.items()]
+    )
 
 
 def __getattr__(name: str) -> Any:

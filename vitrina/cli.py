@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(words)
         sys.stdout.flush()
         return code
+    except SystemExit as leaving:  # --help, and verbs that read their own words
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does; that is no failure. Python would complain once more when it
         # flushes at exit, so stdout is pointed elsewhere.
@@ -76,11 +78,7 @@ def _run(words: list[str]) -> int:
                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     verb.configure(parser)
     parser.add_argument("--verbose", action="store_true", help="show TensorFlow's messages, and the trace of an error")
-    try:
-        arguments = parser.parse_args(rest)
-    except SystemExit as leaving:  # only --help leaves so, with 0
-        return int(leaving.code or 0)
-    return verb.run(arguments)
+    return verb.run(parser.parse_args(rest))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -15,12 +15,17 @@ from serving.inspection import Inspection
 from serving.results import Result
 from signatures.spec import Card, Tensor
 
+_WHOLE = ("signature", "name", "dtype", "shape", "score")  # columns that stay on one line
+
 __all__ = ["answers", "anything", "inspection"]
 
 
 def anything(renderable: Any) -> None:
-    """Prints text or a rich table."""
-    _console().print(renderable, highlight=False, markup=False)
+    """Prints text as it is, or a rich table."""
+    if isinstance(renderable, str):
+        print(renderable)
+    else:
+        _console().print(renderable, markup=False)
 
 
 def answers(pairs: Iterable[tuple[Path, Result]]) -> None:
@@ -84,10 +89,12 @@ def _card_facts(card: Card) -> Mapping[str, str]:
 
 
 def _parity(parity: Mapping[str, Any]) -> str:
-    if not parity:
+    if "holds" not in parity:
         return "not measured; do it with: vitrina verify"
-    figures = [f"{name} {value}" for name, value in parity.items() if isinstance(value, int | float | str)]
-    return ", ".join(figures)
+    figures = {"grey levels": "grey_levels_max", "features": "features_max", "outputs": "output_max"}
+    worst = ", ".join(f"{name} {parity[key]:.1e}" for name, key in figures.items() if key in parity)
+    verdict = "holds" if parity["holds"] else f"does not hold ({parity.get('breach', '')})"
+    return f"{verdict}; largest differences on {parity.get('images', '?')} images: {worst}"
 
 
 def _shape(tensor: Tensor) -> str:
@@ -106,9 +113,11 @@ def _bytes(count: int) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(Text(column), overflow="fold")
+        table.add_column(Text(column), overflow="fold", no_wrap=column in _WHOLE)
     return table
 
 
 def _console() -> Console:
-    return Console(soft_wrap=False)
+    console = Console(highlight=False)
+    # A file or a pipe has no width of its own, and 80 columns would fold what a program is to find in one line.
+    return console if console.is_terminal else Console(highlight=False, width=160)

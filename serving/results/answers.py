@@ -12,7 +12,7 @@ __all__ = ["OUTPUTS", "Answers", "read"]
 OUTPUTS = ("answers", "scores")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Answers(Result):
     """The best answers to a question.
 

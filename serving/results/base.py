@@ -17,7 +17,7 @@ Item = Mapping[str, NDArray[Any]]
 """One image's outputs by name, without the batch axis; strings are object arrays of bytes."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Result:
     """The answer for one image, and the base of the answers of a known task.
 
@@ -49,6 +49,11 @@ class Result:
         if not isinstance(other, Result) or type(self) is not type(other):
             return NotImplemented
         return all(_equal(getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
+
+    def __repr__(self) -> str:
+        fields = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)]
+        told = [(name, value) for name, value in fields if name not in ("error", "outputs") or value]
+        return f"{type(self).__name__}({', '.join(f'{name}={_brief(value)}' for name, value in told)})"
 
     def __hash__(self) -> int:
         return hash((type(self), self.error))
@@ -84,6 +89,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, bytes) and len(value) > 32:
+        return f"<{len(value)} bytes>"
+    if isinstance(value, np.ndarray):
+        return f"<{value.dtype} {list(value.shape)}>"
+    return repr(value)
 
 
 def _short(value: Any) -> str:

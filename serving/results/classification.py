@@ -12,7 +12,7 @@ __all__ = ["OUTPUTS", "Classification", "read"]
 OUTPUTS = ("labels", "scores")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Classification(Result):
     """The best labels of an image.
 

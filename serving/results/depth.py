@@ -16,7 +16,7 @@ __all__ = ["OUTPUTS", "Depth", "read"]
 OUTPUTS = ("depth_bytes", "depth_scale", "depth_offset")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Depth(Result):
     """Depth per pixel: `png * scale + offset`.
 

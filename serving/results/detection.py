@@ -23,7 +23,7 @@ class Box:
     ymax: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Detection(Result):
     """What was found in an image, best first; the padding of a batch is taken away.
 

@@ -19,7 +19,7 @@ def _none() -> NDArray[np.float32]:
     return np.zeros(0, np.float32)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Embedding(Result):
     """An image's features.
 

@@ -13,7 +13,7 @@ __all__ = ["OUTPUTS", "Masks", "read"]
 OUTPUTS = ("mask_bytes", "scores")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Masks(Result):
     """Masks of what is at the points.
 

@@ -13,7 +13,7 @@ __all__ = ["OUTPUTS", "Picture", "read"]
 OUTPUTS = ("image_bytes",)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Picture(Result):
     """The image that the model made.
 

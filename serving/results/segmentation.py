@@ -30,7 +30,7 @@ class Segment:
     area: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Segmentation(Result):
     """A mask and what its ids mean; the padding of a batch is taken away.
 

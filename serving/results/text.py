@@ -12,7 +12,7 @@ __all__ = ["OUTPUTS", "Text", "read"]
 OUTPUTS = ("text",)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Text(Result):
     """What the model writes about an image."""
 

@@ -11,33 +11,72 @@ NEEDS = "signatures.export"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Declares the options."""
-    parser.add_argument("model", metavar="MODEL", help="a checkpoint folder or Hub id")
+    """Declares the options; those of the tasks come from the tasks themselves."""
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint folder or Hub id, or KIND:NAME of another kind")
     parser.add_argument(
         "--to", required=True, type=Path, metavar="BASE", help="the model_base_path to write a version in"
     )
-    parser.add_argument("--task", help="such as image-classification; by default as the checkpoint's config tells")
+    parser.add_argument("--task", metavar="T", help="by default the one that the model's architecture is for")
     parser.add_argument("--version", type=int, metavar="N", help="the version's number; by default the next one")
-    parser.add_argument("--top-k", type=int, metavar="K", help="labels per image (default 5, at most all)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the model's weights")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="what the model computes in"
+    )
     parser.add_argument("--revision", help="the Hub commit, tag or branch")
+    parser.add_argument("--labels", metavar="A,B,C", help="label names in id order, or a file with a label a line")
+    parser.add_argument("--description", default="", metavar="TEXT", help="free text for the card")
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images, per item")
     parser.add_argument("--no-verify", dest="verify", action="store_false", help="skip the parity certificate")
+    _add_task_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exports; stdout is the path alone, progress goes to stderr."""
     from signatures.export import export
 
+    given = {name: value for name, value in vars(arguments).items() if name in {*_task_options(), "max_pixels"}}
     path = export(
         arguments.model,
         to=arguments.to,
         task=arguments.task,
         version=arguments.version,
-        top_k=arguments.top_k,
         dtype=arguments.dtype,
         revision=arguments.revision,
+        labels=arguments.labels,
+        description=arguments.description,
         verify=arguments.verify,
         on_progress=lambda line: print(line, file=sys.stderr, flush=True),
+        **{name: value for name, value in given.items() if value is not None},
     )
     print(path)
     return 0
+
+
+def _add_task_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("options of the tasks")
+    for name, (kind, told) in sorted(_task_options().items()):
+        flag = "--" + name.replace("_", "-")
+        if kind is bool:
+            group.add_argument(flag, action="store_true", default=None, help=told)
+        else:
+            group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), help=told)
+
+
+def _task_options() -> dict[str, tuple[type, str]]:
+    """Option name -> its type and its help, for every task; `labels` is a general option here."""
+    from signatures.tasks import TASKS
+
+    kinds: dict[str, type] = {}
+    meanings: dict[str, dict[str, list[str]]] = {}
+    for task_name, task in TASKS.items():
+        for name, option in task.options.items():
+            if name != "labels":
+                kinds[name] = option.kind
+                default = "" if option.default in (None, False) else f" (default {option.default})"
+                meanings.setdefault(name, {}).setdefault(option.meaning + default, []).append(task_name)
+    return {
+        name: (
+            kinds[name],
+            "; ".join(f"{', '.join(tasks)}: {told}" for told, tasks in by_meaning.items()).replace("%", "%%"),
+        )
+        for name, by_meaning in meanings.items()
+    }

@@ -22,10 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the figures; 1 where parity does not hold."""
     from signatures.verify import verify
-    from vitrina.verbs.predict import image_files
 
-    images = image_files(arguments.images) if arguments.images else None
-    report = verify(arguments.base, images=images)
+    report = verify(arguments.base, images=arguments.images)
     if arguments.json:
         print(json.dumps(report.to_json(), indent=2))
     else:
