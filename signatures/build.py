@@ -116,13 +116,14 @@ class _Builder:
 
     def _serving_default(self, image_bytes: Any, **inputs: Any) -> Tensors:
         decoded = self._decode(image_bytes)
-        return {**self._answer(decoded, inputs), "error": decoded.error}
+        return self._answer(decoded, inputs)
 
     def _preprocess(self, image_bytes: Any) -> Tensors:
         return dict(self._decode(image_bytes).features)
 
     def _pixels(self, pixels: Any, **inputs: Any) -> Tensors:
-        return self._answer(pixels_batch(pixels, self.processor), inputs)
+        answer = self._answer(pixels_batch(pixels, self.processor), inputs)
+        return {name: answer[name] for name in self.head.outputs}
 
     def _model(self, **features: Any) -> Tensors:
         return dict(self.forward(features))
@@ -140,12 +141,17 @@ class _Builder:
         return Decoded(*self.decode(image_bytes))
 
     def _answer(self, decoded: Decoded, inputs: Mapping[str, Any]) -> Tensors:
-        """The task's outputs, with zeros and "" for items that could not be read."""
-        request = Request(inputs=inputs, sizes=decoded.sizes)
-        raw = self.forward(self.head.features(dict(decoded.features), request))
+        """The task's outputs and `error`, with zeros and "" for items that could not be read or answered."""
+        count = tf.size(decoded.error)
+        features, error, sizes, inputs = _at_least_one((dict(decoded.features), decoded.error, decoded.sizes, inputs))
+        request = Request(inputs=inputs, sizes=sizes)
+        features = self.head.features(features, request)
+        error = _first_error(error, features.pop("error", None))
+        raw = self.forward(features)
         outputs = self.head.postprocess(raw, request)
-        good = tf.equal(decoded.error, "")
-        return {name: _where(good, outputs[name]) for name in self.head.outputs}
+        good = tf.equal(error, "")
+        answer = {name: _where(good, outputs[name]) for name in self.head.outputs}
+        return {name: value[:count] for name, value in {**answer, "error": error}.items()}
 
     def _forward(self, features: Tensors) -> Tensors:
         raw = (self.head.forward or self.model.call)(features)
@@ -210,6 +216,22 @@ def _describe(value: Any, tensor: Tensor, name: str) -> Any:
         raise AssertionError(f"{name} is {value.dtype.name} but says {tensor.dtype}")
     value.set_shape(tensor.shape)
     return tf.identity(value, name=name)
+
+
+def _at_least_one(batch: Any) -> Any:
+    """A nest of tensors [b, ...] without empty axes: a blank item or so stands there, for models reshape by -1."""
+
+    def padded(value: Any) -> Any:
+        some = tf.cond(tf.shape(value)[0] > 0, lambda: value, lambda: tf.zeros(tf.maximum(tf.shape(value), 1), value.dtype))
+        some.set_shape(value.shape)
+        return some
+
+    return tf.nest.map_structure(padded, batch)
+
+
+def _first_error(error: Any, later: Any) -> Any:
+    """`error` string [b] where there is one, else `later`, which may be None."""
+    return error if later is None else tf.where(tf.equal(error, ""), later, error)
 
 
 def _where(good: Any, value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,12 @@ def save_tiny_vit(folder: Path, *, seed: int = 0) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_labels() -> tuple[str, ...]:
+    """The labels of `tiny_vit`, in id order."""
+    return TINY_LABELS
+
+
+@pytest.fixture(scope="session")
 def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A transformers checkpoint folder: TFViTForImageClassification, 32 pixels, 12 labels, image processor."""
     return save_tiny_vit(tmp_path_factory.mktemp("checkpoints") / "tiny-vit")
@@ -78,3 +85,20 @@ def photos() -> list[bytes]:
         Image.fromarray(pixels).save(buffer, "PNG")
         encoded.append(buffer.getvalue())
     return encoded
+
+
+@pytest.fixture(scope="session")
+def served(tiny_servable: Path) -> Iterator[dict[str, str]]:
+    """The targets of `tiny_servable`: `path` in this process, `grpc` and `http` on the embedded server."""
+    from serving.flags import parse
+    from serving.server import Server, free_port
+
+    flags = [f"--port={free_port()}", f"--rest_api_port={free_port()}"]
+    server = Server(parse([*flags, "--model_name=tiny", f"--model_base_path={tiny_servable}"]))
+    server.start(timeout=300)
+    yield {
+        "path": str(tiny_servable),
+        "grpc": f"grpc://localhost:{server.ports.grpc}/tiny",
+        "http": f"http://localhost:{server.ports.rest}/tiny",
+    }
+    server.stop()

@@ -18,6 +18,7 @@ from signatures.errors import MissingExtra, UsageError, VitrinaError, did_you_me
 from signatures.model import MEANINGS, Model, Tensors
 from signatures.preprocessing import Preprocessing, from_processor_config
 from signatures.quiet import quiet_transformers
+from signatures.sources import _safetensors
 from signatures.spec import Card, Source, Tensor
 from signatures.tasks import TASKS
 
@@ -228,25 +229,37 @@ def _tf_class(architecture: str, task: str, model: str) -> Any:
 
 
 def _from_pretrained(cls: Any, model: str, revision: str | None, dtype: str) -> Any:
+    import tensorflow as tf
+
     try:
         with _policy(dtype):
-            native, loading = cls.from_pretrained(
-                model, **({"revision": revision} if revision else {}), output_loading_info=True
-            )
-    except (OSError, ValueError, ImportError, AttributeError, TypeError) as error:
-        line = " ".join(str(error).split())
+            native, account = _load_weights(cls, model, revision)
+    except (OSError, ValueError, ImportError, AttributeError, TypeError, tf.errors.OpError) as error:
+        line = " ".join(str(error).split())[:300]
         raise VitrinaError(
             f"{model} cannot be loaded as {cls.__name__}: {line} Give a checkpoint with tf_model.h5 or "
             "model.safetensors that fits its config.json."
         ) from error
-    missing = [*loading["missing_keys"], *loading["mismatched_keys"]]
-    if missing:
+    wrong = [*account["missing_keys"], *(key[0] for key in account["mismatched_keys"])]
+    if wrong:
         raise VitrinaError(
-            f"{model} holds no weights for {', '.join(map(str, missing[:3]))}"
-            f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}, which {cls.__name__} needs; they would be "
+            f"{model} holds no weights that fit {', '.join(map(str, wrong[:3]))}"
+            f"{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}, which {cls.__name__} needs; they would be "
             "random. Export it for the task that it was trained for."
         )
     return native
+
+
+def _load_weights(cls: Any, model: str, revision: str | None) -> tuple[Any, dict[str, Any]]:
+    """The model and transformers' account of what was missing."""
+    where = {"revision": revision} if revision else {}
+    paths = _safetensors.find(lambda name: _locate(model, name, revision))
+    if not paths:
+        native, account = cls.from_pretrained(model, **where, output_loading_info=True, ignore_mismatched_sizes=True)
+        return native, account
+    native = cls(cls.config_class.from_pretrained(model, **where))
+    native.build_in_name_scope()
+    return native, _safetensors.fill(native, paths)
 
 
 @contextlib.contextmanager
@@ -265,33 +278,33 @@ def _policy(dtype: str) -> Iterator[None]:
 def _small_files(model: str, revision: str | None) -> dict[str, str]:
     """The checkpoint's configuration and vocabulary files, by name."""
     folder = Path(model)
-    if folder.is_dir():
-        return {name: (folder / name).read_text(encoding="utf-8") for name in SMALL_FILES if (folder / name).is_file()}
-    if folder.exists():
+    if folder.exists() and not folder.is_dir():
         raise UsageError(f"{model} is a file, but a checkpoint is a folder with {CONFIG}. Give its folder.")
-    if model.startswith((".", "/", "~")) or model.count("/") > 1:
+    if not folder.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
         raise UsageError(f"There is no folder {model}. Give a checkpoint's folder with {CONFIG}, or a Hub id.")
-    return _hub_files(model, revision)
+    try:
+        located = {name: _locate(model, name, revision) for name in SMALL_FILES}
+    except OSError as error:
+        line = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"There is no folder {model}, and the Hub did not give it either ({line}). "
+            "Check the spelling and the network, or give a checkpoint's folder."
+        ) from error
+    return {name: path.read_text(encoding="utf-8") for name, path in located.items() if path is not None}
 
 
-def _hub_files(model: str, revision: str | None) -> dict[str, str]:
+def _locate(model: str, name: str, revision: str | None) -> Path | None:
+    """A checkpoint's file, downloaded where the checkpoint is on the Hub; None where it has no such file."""
+    if Path(model).is_dir():
+        path = Path(model) / name
+        return path if path.is_file() else None
     try:
         from transformers.utils import cached_file
     except ImportError as error:
         raise MissingExtra("transformers", "hub") from error
 
-    files = {}
-    for name in SMALL_FILES:
-        try:
-            path = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
-        except OSError as error:
-            raise UsageError(
-                f"There is no folder {model}, and the Hub did not give it either ({' '.join(str(error).split())[:200]}). "
-                "Check the spelling and the network, or give a checkpoint's folder."
-            ) from error
-        if path is not None:
-            files[name] = Path(path).read_text(encoding="utf-8")
-    return files
+    found = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return None if found is None else Path(found)
 
 
 def _preprocessing(files: Mapping[str, str], model: str) -> Preprocessing:

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from signatures import sources
+from signatures.errors import UsageError, VitrinaError
+from signatures.preprocessing import from_options
+
+
+@pytest.fixture
+def copied(tiny_vit: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_vit, tmp_path / "copy"))
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_checkpoint_becomes_a_model(tiny_vit: Path, tiny_labels: tuple[str, ...]) -> None:
+    import tensorflow as tf
+
+    model = sources.load(str(tiny_vit))
+    assert model.task == "image-classification"
+    assert model.labels == tiny_labels
+    assert model.source.cls == "TFViTForImageClassification"
+    assert model.source.revision is None
+    assert {"config.json", "preprocessor_config.json"} <= set(model.files)
+    pixels = tf.constant(np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32))
+    raw = model.call({"pixel_values": pixels})
+    assert list(raw) == ["logits"]
+    np.testing.assert_array_equal(raw["logits"], model.native(pixels).logits)
+    assert len(model.module.variables) == len(model.native.weights)
+
+
+def test_labels_are_in_id_order_whatever_the_order_of_the_keys(copied: Path, tiny_labels: tuple[str, ...]) -> None:
+    keys = list(json.loads((copied / "config.json").read_text())["id2label"])
+    assert keys != sorted(keys, key=int), "the checkpoint does not show the fault"
+    assert sources.load(str(copied)).labels == tiny_labels
+
+
+def test_safetensors_of_pytorch_load_without_pytorch(tiny_vit: Path, copied: Path) -> None:
+    """The same weights under PyTorch's names and layouts, in two shards."""
+    from safetensors.numpy import load_file, save_file
+    from transformers.modeling_tf_pytorch_utils import TransposeType, convert_tf_weight_name_to_pt_weight_name
+
+    native = sources.load(str(tiny_vit)).native
+    converted = {}
+    for variable in native.weights:
+        name, transpose = convert_tf_weight_name_to_pt_weight_name(
+            variable.name, start_prefix_to_remove="", tf_weight_shape=variable.shape
+        )
+        value = variable.numpy()
+        axes = {TransposeType.SIMPLE: (1, 0), TransposeType.CONV2D: (3, 2, 0, 1)}.get(transpose)
+        converted[name] = np.ascontiguousarray(value if axes is None else value.transpose(axes))
+    (copied / "model.safetensors").unlink()
+    half = len(converted) // 2
+    shards = {"model-00001-of-00002.safetensors": list(converted)[:half]}
+    shards["model-00002-of-00002.safetensors"] = list(converted)[half:]
+    for shard, names in shards.items():
+        save_file({name: converted[name] for name in names}, copied / shard, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: shard for shard, names in shards.items() for name in names}}
+    (copied / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert load_file(copied / "model-00001-of-00002.safetensors")
+
+    loaded = sources.load(str(copied)).native
+    for ours, theirs in zip(loaded.weights, native.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_bfloat16_computes_in_bfloat16_over_float32_weights(tiny_vit: Path) -> None:
+    import tensorflow as tf
+    import tf_keras
+
+    model = sources.load(str(tiny_vit), dtype="bfloat16")
+    assert {variable.dtype for variable in model.module.variables} == {tf.float32}
+    pixels = tf.zeros([1, 3, 32, 32])
+    assert model.call({"pixel_values": pixels})["logits"].dtype == tf.bfloat16
+    assert tf_keras.mixed_precision.global_policy().name == "float32"
+
+
+def test_an_unknown_architecture_is_said(copied: Path) -> None:
+    edit(copied / "config.json", architectures=["DetrForObjectDetektion"], model_type="detr")
+    with pytest.raises(UsageError, match=r"DetrForObjectDetektion, for which there is no task.*--task"):
+        sources.load(str(copied))
+    edit(copied / "config.json", architectures=["ViTMSNForImageClassification"], model_type="vit_msn")
+    with pytest.raises(UsageError, match="no TensorFlow class TFViTMSNForImageClassification"):
+        sources.load(str(copied))
+
+
+def test_weights_that_are_not_there_are_never_random(copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    edit(copied / "config.json", id2label={**config["id2label"], "12": "one more"})
+    with pytest.raises(VitrinaError, match="classifier"):
+        sources.load(str(copied))
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(VitrinaError, match=r"cannot be loaded.*tf_model.h5 or model.safetensors"):
+        sources.load(str(copied))
+
+
+def test_a_folder_that_is_no_checkpoint_is_said(tmp_path: Path, copied: Path) -> None:
+    with pytest.raises(UsageError, match="There is no folder"):
+        sources.load(str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match=r"has no config\.json"):
+        sources.load(str(tmp_path))
+    with pytest.raises(UsageError, match=r"is a file.*Give its folder"):
+        sources.load(str(copied / "config.json"))
+    (copied / "preprocessor_config.json").unlink()
+    with pytest.raises(UsageError, match=r"has no preprocessor_config\.json.*--size"):
+        sources.load(str(copied))
+    assert sources.load(str(copied), preprocessing=from_options(size=32)).preprocessing.processor == "options"
+    (copied / "config.json").write_text("{not json")
+    with pytest.raises(UsageError, match="is not JSON"):
+        sources.load(str(copied))
+
+
+def test_an_unknown_kind_or_dtype_is_said(tiny_vit: Path) -> None:
+    with pytest.raises(UsageError, match=r"No model source named 'pyton'. Did you mean 'python'\?.*sources/pyton\.py"):
+        sources.load("pyton:package.module:function")
+    with pytest.raises(UsageError, match="float32, bfloat16"):
+        sources.load(str(tiny_vit), dtype="int8")
+
+
+@pytest.mark.parametrize("keras_name", ["keras", "tf_keras"])
+def test_keras_files_of_both_generations(keras_name: str, tmp_path: Path) -> None:
+    import importlib
+
+    import tensorflow as tf
+
+    keras = importlib.import_module(keras_name)
+    layers = [keras.layers.InputLayer((8, 6, 3)), keras.layers.BatchNormalization(), keras.layers.Flatten()]
+    native = keras.Sequential([*layers, keras.layers.Dense(4, activation="softmax")])
+    path = tmp_path / "model.keras"
+    native.save(path)
+    with pytest.raises(UsageError, match="never guessed"):
+        sources.load(str(path))
+    model = sources.load(str(path), preprocessing=from_options(size=(8, 6)))
+    assert model.preprocessing.data_format == "channels_last"
+    assert model.config["function_to_apply"] == "none"
+    images = np.random.default_rng(0).uniform(size=(2, 8, 6, 3)).astype(np.float32)
+    (raw,) = model.call({"pixel_values": tf.constant(images)}).values()
+    np.testing.assert_allclose(raw, native(images), atol=1e-6)
+    assert len(model.module.variables) >= len(native.weights)
+
+
+def test_keras_files_that_are_not_are_said(tmp_path: Path) -> None:
+    (tmp_path / "model.keras").write_text("no")
+    with pytest.raises(UsageError, match=r"is not a \.keras file"):
+        sources.load(str(tmp_path / "model.keras"))
+    with pytest.raises(UsageError, match="There is no file"):
+        sources.load(str(tmp_path / "other.keras"))
+
+
+def test_functions_that_return_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    (tmp_path / "factory_of_this_test.py").write_text(
+        "import tensorflow as tf\n"
+        "class Mean(tf.Module):\n"
+        "    def __init__(self):\n"
+        "        self.weight = tf.Variable(tf.eye(3))\n"
+        "    def __call__(self, pixels):\n"
+        "        return {'logits': tf.reduce_mean(pixels, [1, 2]) @ self.weight}\n"
+        "def make():\n    return Mean()\n"
+        "def number():\n    return 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    model = sources.load("python:factory_of_this_test:make", preprocessing=from_options(size=4))
+    raw = model.call({"pixel_values": tf.ones([1, 4, 4, 3])})
+    np.testing.assert_allclose(raw["logits"], [[1, 1, 1]])
+    for name, says in [
+        ("factory_of_this_test:number", "should return a Keras model or a tf.Module"),
+        ("factory_of_this_test:missing", "cannot be imported"),
+        ("no_such_module_here:make", "cannot be imported"),
+        ("factory_of_this_test", "the form is python:package.module:function"),
+    ]:
+        with pytest.raises(UsageError, match=says):
+            sources.load(f"python:{name}", preprocessing=from_options(size=4))
