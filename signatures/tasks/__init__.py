@@ -63,7 +63,8 @@ class Head:
         postprocess: Raw model outputs and the request to the task's outputs, in TensorFlow ops.
         options: The settings that hold, for the card.
         inputs: Further inputs, besides the image.
-        features: Image features and the request to everything the model is called with.
+        features: Image features and the request to everything the model is called with. An `error` among them, string
+            [b], says why an item's further inputs cannot be answered ("" where they can).
         forward: Features to raw outputs; None calls the model.
         model_inputs: What the `model` signature takes; None is the model's own `inputs`.
         labels: The label names that it answers with, for the card; None is the model's own.
