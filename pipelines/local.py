@@ -106,7 +106,8 @@ def run(
         root: Where artifacts, `metadata.sqlite` and logs go; used again by the next run.
         serving_dir: The TF Serving base path that a blessed model is pushed to.
         schedule: How to train; None is `Schedule()`.
-        on_event: Called as components start, say something and finish; None shows a line each on standard error.
+        on_event: Called as components start, say something and finish, with `sys.stderr` as it was before; None shows
+            a line each there.
         verbose: Let TFX, Beam and TensorFlow write to the terminal instead of the log.
         **settings: The rest of `Settings`: `threshold`, `max_loss`, `keep`, `cache`, ...
 
@@ -134,7 +135,7 @@ def run(
             from pipelines.quiet import redirected
 
             terminal = stack.enter_context(redirected(log))
-        watch = _Watch(on_event or (lambda event: _show(event, terminal)))
+        watch = _Watch(on_event or _show, terminal)
         stack.enter_context(watch.listening())
         _execute(chosen, started, watch, log)
         return _result(chosen, log)
@@ -164,9 +165,10 @@ def _execute(settings: Settings, started: str, watch: _Watch, log: Path) -> None
 class _Watch(logging.Handler):
     """Turns what LocalDagRunner and the trainer log into events."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, terminal: Any) -> None:
         super().__init__(logging.INFO)
         self._listener = listener
+        self._terminal = terminal
         self._since = time.monotonic()
         self.component = ""
 
@@ -201,21 +203,25 @@ class _Watch(logging.Handler):
             self._tell("finished")
 
     def _tell(self, text: str) -> None:
-        self._listener(Event(component=self.component, text=text, seconds=time.monotonic() - self._since))
+        event = Event(component=self.component, text=text, seconds=time.monotonic() - self._since)
+        # What a listener writes is for the person who waits, not for the log.
+        with contextlib.redirect_stderr(self._terminal):
+            self._listener(event)
 
 
 def _first(arguments: Any) -> Any:
     return arguments[0] if isinstance(arguments, tuple) and arguments else arguments
 
 
-def _show(event: Event, terminal: Any) -> None:
-    """One line per event: what runs, what it says, how long it took."""
+def _show(event: Event) -> None:
+    """One line per event on standard error: what runs, what it says, how long it took."""
     if event.text == "started":
-        print(f"{event.component} ...", file=terminal, flush=True)
+        line = f"{event.component} ..."
     elif event.text == "finished":
-        print(f"{event.component} done in {event.seconds:.1f} s", file=terminal, flush=True)
+        line = f"{event.component} done in {event.seconds:.1f} s"
     else:
-        print(f"  {event.text} ({event.seconds:.0f} s)", file=terminal, flush=True)
+        line = f"  {event.text} ({event.seconds:.0f} s)"
+    print(line, file=sys.stderr, flush=True)
 
 
 def _log_file(root: Path, started: str) -> Path:

@@ -1,6 +1,6 @@
 """The main job end to end on a few digits: train, evaluate, push, serve in a process of its own, ask both doors."""
 
-# ruff: noqa: E402 (what is skipped over is not imported)
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """The pipeline end to end on a few real images: TFX, LocalDagRunner, SQLite, Beam, TFMA and all."""
 
-# ruff: noqa: E402 (what is skipped over is not imported)
+
 from __future__ import annotations
 
 import os
