@@ -53,7 +53,10 @@ def test_every_verb_of_the_command_is_a_function():
 
     for name in verbs.found():
         verb = getattr(vitrina, name, None)
-        assert callable(verb) or isinstance(verb, vitrina.groups.Group), name
+        assert callable(verb) or callable(getattr(verb, next(iter(_ACTIONS[name])), None)), name
+
+
+_ACTIONS = {"demo": ["run"], "k8s": ["render"], "pipeline": ["run"]}
 
 
 def test_the_functions_are_those_of_the_packages():
@@ -69,7 +72,7 @@ def test_the_functions_are_those_of_the_packages():
 def test_what_is_not_there():
     with pytest.raises(AttributeError, match="no attribute 'exprot'"):
         vitrina.exprot  # noqa: B018
-    with pytest.raises(AttributeError, match="vitrina.pipeline has no 'rnu', only run"):
+    with pytest.raises(AttributeError, match=r"vitrina\.pipeline has no 'rnu', only run"):
         vitrina.pipeline.rnu  # noqa: B018
 
 

@@ -43,7 +43,7 @@ _HOMES = {
 }
 """Public name -> the module that has it, imported on first use."""
 
-__all__ = ["__version__", "k8s", "pipeline", "serve", *_HOMES]
+__all__ = ["__version__", "demo", "k8s", "pipeline", "serve", *_HOMES]
 
 k8s = Group("k8s", {"render": "k8s.render"})
 """`vitrina.k8s.render(...)`."""
@@ -69,6 +69,8 @@ def serve(**flags: Any) -> int:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "demo":  # `vitrina.demo.run(...)`
+        return importlib.import_module("vitrina.demo")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'vitrina' has no attribute {name!r}")
