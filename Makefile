@@ -37,9 +37,10 @@ lint: setup  ## ruff's rules
 types: setup  ## mypy, strict
 	$(BIN)/mypy
 
-fix: setup  ## mend what ruff can
+fix: setup  ## mend what ruff can, write docs/commands.md anew
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python scripts/command_docs.py
 
 bench: setup  ## measure; see benchmarks/README.md
 	$(BIN)/python -m benchmarks $(ARGS)
