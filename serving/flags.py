@@ -213,12 +213,12 @@ def usage() -> str:
 def table() -> str:
     """The flags as a Markdown table, for the documentation."""
     lines = ["| flag | default | here | meaning |", "|---|---|---|---|"]
-    for group in _GROUPS:
-        for entry in (entry for entry in _FIELDS.values() if entry.metadata["group"] == group):
-            lines.append(
-                f"| `--{entry.name}` | `{_shown(entry.default)}` | {entry.metadata['support']} | "
-                f"{entry.metadata['help']} |"
-            )
+    lines += [
+        f"| `--{entry.name}` | `{_shown(entry.default)}` | {entry.metadata['support']} | {entry.metadata['help']} |"
+        for group in _GROUPS
+        for entry in _FIELDS.values()
+        if entry.metadata["group"] == group
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -1,29 +1,33 @@
-"""The gRPC door: PredictionService and ModelService, translated to the core and back."""
+"""The gRPC door: it listens, parses, counts, and maps domain errors to gRPC's codes."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from google.protobuf import any_pb2
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
     predict_pb2,
+    regression_pb2,
 )
 
-from serving import tensors
-from serving.errors import ServingError, from_tensorflow, invalid_argument
-from serving.predict import Answer, Core, ModelSpec
+from serving.errors import ServingError, from_tensorflow
+from serving.grpc_extras import health_handlers, reflection_handlers
+from serving.grpc_handlers import Handlers
+from serving.predict import Core
 from signatures.errors import VitrinaError
 
-__all__ = ["GrpcDoor", "GrpcOptions"]
+__all__ = ["GrpcDoor", "GrpcOptions", "Tls"]
 
 _LOG = logging.getLogger("vitrina.serving")
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -34,106 +38,49 @@ _MODEL = "tensorflow.serving.ModelService"
 
 
 @dataclass(frozen=True)
+class Tls:
+    """What an SSLConfig says; all in PEM.
+
+    Args:
+        key: The server's private key.
+        certificate: The server's certificate chain.
+        ca: The certificates that clients are verified with; empty for the system's.
+        verify_clients: Whether clients have to show a certificate.
+    """
+
+    key: bytes
+    certificate: bytes
+    ca: bytes = b""
+    verify_clients: bool = False
+
+
+@dataclass(frozen=True)
 class GrpcOptions:
     """How the door opens.
 
     Args:
-        port: The TCP port, 0 for any free one.
+        port: The TCP port; 0 for none.
+        socket_path: A UNIX socket to listen on as well; "" for none.
         max_threads: How many calls may run at once; more are refused.
+        tls: TLS in place of plain text, or None.
+        arguments: Channel arguments: `key=value`, comma-separated.
+        health: Whether the health service answers.
+        as_content: Whether predictions are answered in `tensor_content`.
     """
 
     port: int = 8500
+    socket_path: str = ""
     max_threads: int = 16
-
-
-def model_spec(proto: Any) -> ModelSpec:
-    """A ModelSpec message as the core knows it."""
-    choice = proto.WhichOneof("version_choice")
-    return ModelSpec(
-        proto.name,
-        proto.version.value if choice == "version" else None,
-        proto.version_label if choice == "version_label" else None,
-        proto.signature_name,
-    )
-
-
-def _required_spec(request: Any) -> ModelSpec:
-    if not request.HasField("model_spec"):
-        raise invalid_argument("Missing ModelSpec")
-    return model_spec(request.model_spec)
-
-
-def fill_model_spec(proto: Any, name: str, version: int, signature: str | None = None) -> None:
-    """Echoes which model answered."""
-    proto.name = name
-    proto.version.value = version
-    if signature is not None:
-        proto.signature_name = signature
-
-
-def predict_response(answer: Answer) -> predict_pb2.PredictResponse:
-    """An answer as its message."""
-    response = predict_pb2.PredictResponse()
-    fill_model_spec(response.model_spec, answer.name, answer.version, answer.signature)
-    for alias, output in answer.outputs.items():
-        tensors.encode(output.values, output.dtype, response.outputs[alias])
-    return response
-
-
-def signature_map(signatures: Mapping[str, Any]) -> get_model_metadata_pb2.SignatureDefMap:
-    """A servable's signatures as the message that metadata holds."""
-    found = get_model_metadata_pb2.SignatureDefMap()
-    for name, definition in signatures.items():
-        found.signature_def[name].CopyFrom(definition)
-    return found
-
-
-class Handlers:
-    """What each method does with a parsed request; they raise `ServingError`.
-
-    Args:
-        core: The core below.
-    """
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-
-    def predict(self, request: Any, timeout_ms: int) -> Any:
-        """PredictionService.Predict."""
-        spec = _required_spec(request)
-        return predict_response(self._core.predict(spec, request.inputs, request.output_filter, timeout_ms))
-
-    def get_model_metadata(self, request: Any, _: int) -> Any:
-        """PredictionService.GetModelMetadata."""
-        spec = _required_spec(request)
-        if not request.metadata_field:
-            raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
-        for name in request.metadata_field:
-            if name != "signature_def":
-                raise invalid_argument(f"Metadata field {name} is not supported")
-        servable = self._core.find(spec)
-        response = get_model_metadata_pb2.GetModelMetadataResponse()
-        fill_model_spec(response.model_spec, servable.name, servable.version)
-        value = any_pb2.Any()
-        value.Pack(signature_map(servable.signatures))
-        response.metadata["signature_def"].CopyFrom(value)
-        return response
-
-    def get_model_status(self, request: Any, _: int) -> Any:
-        """ModelService.GetModelStatus."""
-        spec = _required_spec(request)
-        response = get_model_status_pb2.GetModelStatusResponse()
-        for status in self._core.repository.status(spec.name, spec.version):
-            entry = response.model_version_status.add(version=status.version, state=int(status.state))
-            entry.status.SetInParent()
-            if status.error is not None:
-                entry.status.error_code = int(status.error.code)
-                entry.status.error_message = status.error.message
-        return response
+    tls: Tls | None = None
+    arguments: str = ""
+    health: bool = False
+    as_content: bool = False
 
 
 @dataclass(frozen=True)
 class _Method:
+    """One method: how its request is parsed and handled, and under what name it counts; "" for not at all."""
+
     request: Any
     handle: Callable[[Any, int], Any]
     api: str = ""
@@ -142,21 +89,42 @@ class _Method:
 def _table(handlers: Handlers) -> dict[str, _Method]:
     return {
         f"/{_PREDICTION}/Predict": _Method(predict_pb2.PredictRequest, handlers.predict, "Predict"),
+        f"/{_PREDICTION}/Classify": _Method(classification_pb2.ClassificationRequest, handlers.classify, "Classify"),
+        f"/{_PREDICTION}/Regress": _Method(regression_pb2.RegressionRequest, handlers.regress, "Regress"),
+        f"/{_PREDICTION}/MultiInference": _Method(inference_pb2.MultiInferenceRequest, handlers.multi_inference),
         f"/{_PREDICTION}/GetModelMetadata": _Method(
             get_model_metadata_pb2.GetModelMetadataRequest, handlers.get_model_metadata
         ),
         f"/{_MODEL}/GetModelStatus": _Method(get_model_status_pb2.GetModelStatusRequest, handlers.get_model_status),
+        f"/{_MODEL}/HandleReloadConfigRequest": _Method(
+            model_management_pb2.ReloadConfigRequest, handlers.reload_config
+        ),
     }
 
 
+def _unimplemented(_: Any, context: Any) -> Any:
+    context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+
+
+# grpcio's own refusal of unknown methods carries a text, TF Serving's none. Streaming fits calls of every kind.
+_UNKNOWN = grpc.stream_stream_rpc_method_handler(_unimplemented)
+
+
 class _Router(grpc.GenericRpcHandler):  # type: ignore[misc]
-    def __init__(self, core: Core, max_threads: int) -> None:
+    """Finds a method's handler, and keeps to the limit of calls at once."""
+
+    def __init__(self, core: Core, options: GrpcOptions, stopping: threading.Event) -> None:
         self._core = core
-        self._methods = {path: self._handler(method) for path, method in _table(Handlers(core)).items()}
-        self._free = threading.Semaphore(max_threads)
+        self._free = threading.Semaphore(options.max_threads)
+        table = _table(Handlers(core, options.as_content))
+        self._methods = {path: self._handler(method) for path, method in table.items()}
+        self._methods.update(reflection_handlers((_PREDICTION, _MODEL)))
+        if options.health:
+            self._methods.update(health_handlers(stopping))
 
     def service(self, handler_call_details: Any) -> Any:
-        return self._methods.get(handler_call_details.method)
+        """Called by grpcio for each call."""
+        return self._methods.get(handler_call_details.method, _UNKNOWN)
 
     def _handler(self, method: _Method) -> Any:
         def call(request: Any, context: Any) -> Any:
@@ -185,15 +153,9 @@ class _Router(grpc.GenericRpcHandler):  # type: ignore[misc]
             error = from_tensorflow(found)
         finally:
             if method.api:
-                self._record(method.api, request.model_spec.name, error, started)
+                self._core.metrics.record(method.api, "GRPC", request.model_spec.name, error, started)
         context.abort(_CODES[int(error.code)], _details(error.message))
-        raise AssertionError
-
-    def _record(self, api: str, name: str, error: ServingError | None, started: int) -> None:
-        metrics = self._core.metrics
-        metrics.request_count.add(name, error.code.name if error else "OK")
-        if error is None:
-            metrics.request_latency.observe((time.perf_counter_ns() - started) / 1000, name, api, "GRPC")
+        raise AssertionError("abort() raises")
 
 
 def _details(message: str) -> bytes:
@@ -204,7 +166,7 @@ def _details(message: str) -> bytes:
 def _timeout_ms(context: Any) -> int:
     remaining = context.time_remaining()
     # gRPC says "no deadline" as None or as an absurdly distant time.
-    if remaining is None or remaining > 10**8:
+    if remaining is None or remaining > 10**6:
         return 0
     return max(int(remaining * 1000), 1)
 
@@ -221,26 +183,35 @@ class GrpcDoor:
     """
 
     def __init__(self, core: Core, options: GrpcOptions) -> None:
-        # Beyond the limit calls are refused, which needs threads of its own.
+        self._stopping = threading.Event()
+        # Beyond the limit calls are refused, and health is answered, which needs threads of its own.
         self._pool = ThreadPoolExecutor(options.max_threads + 4, "vitrina-grpc")
         self._server = grpc.server(
             self._pool,
-            handlers=(_Router(core, options.max_threads),),
-            options=_channel_options(),
+            handlers=(_Router(core, options, self._stopping),),
+            options=_channel_options(options.arguments),
         )
-        self.port = self._bind(options.port)
+        self._tls = options.tls
+        self.port = self._bind(f"0.0.0.0:{options.port}", options.port) if options.port else None
+        if options.socket_path:
+            self._bind(f"unix:{options.socket_path}", 0)
 
-    def _bind(self, port: int) -> int:
+    def _bind(self, address: str, port: int) -> int:
         try:
-            bound = int(self._server.add_insecure_port(f"0.0.0.0:{port}"))
+            if self._tls is None:
+                bound = int(self._server.add_insecure_port(address))
+            else:
+                bound = int(self._server.add_secure_port(address, _credentials(self._tls)))
         except RuntimeError:
             bound = 0
-        if not bound:
+        if bound:
+            return bound
+        if port:
             raise VitrinaError(
                 f"Port {port} for gRPC is taken by another process. Stop that process, or choose another port with "
                 "--port."
             )
-        return bound
+        raise VitrinaError(f"The gRPC socket {address} cannot be made. Choose another --grpc_socket_path.")
 
     def start(self) -> None:
         """Answers from now on."""
@@ -248,14 +219,27 @@ class GrpcDoor:
 
     def stop(self, grace: float) -> None:
         """Refuses new calls and waits for those in flight, at most `grace` seconds."""
+        self._stopping.set()
         self._server.stop(grace).wait()
         self._pool.shutdown(wait=False)
 
 
-def _channel_options() -> Sequence[tuple[str, int]]:
-    return (
+def _credentials(tls: Tls) -> Any:
+    return grpc.ssl_server_credentials(
+        [(tls.key, tls.certificate)],
+        root_certificates=tls.ca or None,
+        require_client_auth=tls.verify_clients,
+    )
+
+
+def _channel_options(arguments: str) -> Sequence[tuple[str, int | str]]:
+    options: list[tuple[str, int | str]] = [
         ("grpc.max_receive_message_length", _INT32_MAX),
         ("grpc.max_send_message_length", -1),
         # Two servers must not share a port by accident.
         ("grpc.so_reuseport", 0),
-    )
+    ]
+    for argument in filter(None, arguments.split(",")):
+        key, _, value = argument.partition("=")
+        options.append((key.strip(), int(value) if value.strip().lstrip("-").isdigit() else value.strip()))
+    return options

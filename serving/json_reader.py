@@ -188,9 +188,12 @@ def _scan_int(text: str) -> int | float:
 
 def _scan_float(text: str) -> int | float:
     # Significands of 53 bits are exact, and so is dividing them by at most 10^22: the nearest double results.
-    if "e" not in text and "E" not in text:
-        if len(text) < 17 or (len(text) < 20 and -_FAST_LIMIT <= int(text.replace(".", "", 1)) <= _FAST_LIMIT):
-            return float(text)
+    if (
+        "e" not in text
+        and "E" not in text
+        and (len(text) < 17 or (len(text) < 20 and -_FAST_LIMIT <= int(text.replace(".", "", 1)) <= _FAST_LIMIT))
+    ):
+        return float(text)
     return _scan_number(text)
 
 
@@ -203,8 +206,8 @@ def _scan_number(text: str) -> int | float:
 
 _SCANNER = json.JSONDecoder(
     object_pairs_hook=Object,
-    parse_float=_scan_float,  # type: ignore[arg-type]
-    parse_int=_scan_int,  # type: ignore[arg-type]
+    parse_float=_scan_float,
+    parse_int=_scan_int,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -64,7 +65,7 @@ def _texts(name: str, values: npt.NDArray[Any], indent: int) -> list[str]:
     kind = values.dtype
     if kind == np.float32 or kind == np.float64:
         return decimals(values)
-    if kind == object or kind.kind in "SU":
+    if kind.kind == "O":
         encode = _base64_object(indent) if name.endswith("_bytes") else string
         return [encode(value) for value in values.ravel().tolist()]
     if kind == np.bool_:
@@ -186,7 +187,11 @@ def classifications(results: Iterable[Iterable[tuple[bytes, float]]]) -> str:
     for classes in results:
         pairs = list(classes)
         scores = decimals(np.array([score for _, score in pairs], dtype=np.float32))
-        lists.append("[" + ", ".join(f"[{string(label)}, {score}]" for (label, _), score in zip(pairs, scores)) + "]")
+        lists.append(
+            "["
+            + ", ".join(f"[{string(label)}, {score}]" for (label, _), score in zip(pairs, scores, strict=True))
+            + "]"
+        )
     return '{\n    "results": [' + ", ".join(lists) + "\n    ]\n}"
 
 
@@ -215,10 +220,8 @@ def quoted(value: Json) -> str:
         kind = np.float32 if -3.4028234e38 <= value <= 3.4028234e38 else np.float64
         return decimals(np.array([value], dtype=kind))[0]
     parts: list[str] = []
-    try:
+    with contextlib.suppress(_NotWritable):
         _quote(value, parts)
-    except _NotWritable:
-        pass
     return "".join(parts).encode("latin-1").decode("utf-8", "surrogateescape")
 
 

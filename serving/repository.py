@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from serving import model_config
 from serving.errors import Code, ServingError, from_tensorflow, invalid_argument, not_found
+from serving.metrics import Registry
 from serving.model_config import Model
 from serving.servable import Servable
 
@@ -78,10 +79,20 @@ class Repository:
     Args:
         load: Loads one version: (model name, version, path) -> Servable, ready to serve.
         options: See there.
+        unloaded: Told of every version after its last run.
+        metrics: Where the available versions are shown.
     """
 
-    def __init__(self, load: Callable[[str, int, str], Servable], options: Options = Options()) -> None:
+    def __init__(
+        self,
+        load: Callable[[str, int, str], Servable],
+        options: Options = Options(),
+        unloaded: Callable[[Servable], None] = lambda _: None,
+        metrics: Registry | None = None,
+    ) -> None:
         self._load = load
+        self._unloaded = unloaded
+        self._metrics = metrics
         self._options = options
         self._models: tuple[Model, ...] = ()
         self._labels: Mapping[str, Mapping[str, int]] = {}
@@ -293,12 +304,15 @@ class Repository:
 
     def _unload_version(self, servable: Servable) -> None:
         servable.unload()
+        self._unloaded(servable)
         self._set(servable.name, servable.version, State.END)
 
     def _set(self, name: str, version: int, state: State, error: ServingError | None = None) -> None:
         with self._changed:
             self._states.setdefault(name, {})[version] = VersionStatus(version, state, error)
             self._changed.notify_all()
+        if self._metrics is not None:
+            self._metrics.versions.set(int(state is State.AVAILABLE), name, str(version))
 
     # Waiting.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import re
 import socket
@@ -18,9 +19,11 @@ from typing import Any
 import uvicorn
 from tensorflow_serving.apis import get_model_status_pb2, model_pb2
 
-from serving import json_writer, proto_json, wire
+from serving import inference, json_writer, proto_json, wire, wire_examples
 from serving.errors import Code, ServingError, from_tensorflow, invalid_argument
-from serving.grpc_server import Handlers, fill_model_spec, signature_map
+from serving.grpc_handlers import Handlers, fill_model_spec, signature_map
+from serving.grpc_server import Tls
+from serving.inference import CLASSIFY, REGRESS, Result
 from serving.predict import DEFAULT_SIGNATURE, Core, ModelSpec
 from signatures.errors import VitrinaError
 
@@ -78,12 +81,16 @@ class RestOptions:
         threads: How many requests may run at once; more wait.
         timeout_ms: After how many milliseconds a run is given up.
         cors: Whether every answer carries CORS headers.
+        metrics_path: Where Prometheus finds the metrics; "" for nowhere.
+        tls: TLS in place of plain text, or None.
     """
 
     port: int
     threads: int = 16
     timeout_ms: int = 30000
     cors: bool = False
+    metrics_path: str = ""
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,7 @@ class Api:
         self._core = core
         self._options = options
         self._status = Handlers(core)
+        self.metrics_path = options.metrics_path or None
 
     def handle(self, method: str, path: str, headers: dict[bytes, bytes], body: bytes) -> Reply:
         """The answer to a request.
@@ -167,14 +175,16 @@ class Api:
                 output = json_writer.error_body(error.message)
         if self._options.cors:
             reply_headers += _CORS
-        self._record(call, error, started)
+        self._core.metrics.record(call.method, "REST", call.model, error, started)
         return Reply(_HTTP[error.code if error else Code.OK], reply_headers, output)
 
-    def _record(self, call: _Call, error: ServingError | None, started: int) -> None:
-        metrics = self._core.metrics
-        if error is None:
-            metrics.request_latency.observe((time.perf_counter_ns() - started) / 1000, call.model, call.method, "REST")
-        metrics.request_count.add(call.model, error.code.name if error else "OK")
+    def metrics(self, path: str) -> Reply:
+        """The page for Prometheus, which is refused with a query."""
+        headers = [(b"content-type", b"text/plain")]
+        if path != self._options.metrics_path:
+            text = f"Unexpected path: {path}. Should be {self._options.metrics_path}"
+            return Reply(400, headers, text.encode())
+        return Reply(200, headers, self._core.metrics.page().encode())
 
     def _process(self, method: str, path: str, body: bytes, call: _Call) -> bytes:
         match = {"POST": _POST, "GET": _GET}[method].fullmatch(path) if method in ("GET", "POST") else None
@@ -192,6 +202,10 @@ class Api:
         call.method = action
         if action == "predict":
             return self._predict(spec, body)
+        if action == "classify":
+            return self._classify(spec, body)
+        if action == "regress":
+            return self._regress(spec, body)
         raise invalid_argument(f"Malformed request: {method} {path}")
 
     def _predict(self, spec: ModelSpec, body: bytes) -> bytes:
@@ -210,6 +224,21 @@ class Api:
             raise invalid_argument("Cannot convert empty tensor map to JSON")
         text = json_writer.rows(outputs) if request.row else json_writer.columns(outputs)
         return text.encode("latin-1")
+
+    def _classify(self, spec: ModelSpec, body: bytes) -> bytes:
+        result = self._infer(spec, body, CLASSIFY)
+        assert result.classes is not None
+        return json_writer.classifications(result.classes.rows()).encode("latin-1")
+
+    def _regress(self, spec: ModelSpec, body: bytes) -> bytes:
+        result = self._infer(spec, body, REGRESS)
+        assert result.values is not None
+        return json_writer.regressions(result.values).encode("latin-1")
+
+    def _infer(self, spec: ModelSpec, body: bytes, method: str) -> Result:
+        doc = wire.document(body)
+        spec = dataclasses.replace(spec, signature=wire.signature_name(doc))
+        return inference.ask(self._core, spec, method, wire_examples.examples(doc), self._options.timeout_ms)
 
     def _model_status(self, spec: ModelSpec) -> bytes:
         request = get_model_status_pb2.GetModelStatusRequest()
@@ -252,12 +281,14 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        path = scope["raw_path"].decode("latin-1")
+        bare = path = scope["raw_path"].decode("latin-1")
         if scope["query_string"]:
             path += "?" + scope["query_string"].decode("latin-1")
         method = scope["method"]
         if method in ("TRACE", "CONNECT"):
             reply = html(501, "Not Implemented")
+        elif bare == self._api.metrics_path:
+            reply = self._api.metrics(path)
         elif not _HANDLED.fullmatch(path):
             reply = html(404, "Not Found")
         else:

@@ -6,10 +6,11 @@ messages; `session.run` would cast dtypes and refuse shapes in words of its own.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -21,7 +22,7 @@ from tensorflow.python.client import pywrap_tf_session
 
 from serving.errors import Code, ServingError, from_tensorflow, invalid_argument, not_found
 
-__all__ = ["Loader", "Servable"]
+__all__ = ["Loader", "Servable", "quiet"]
 
 Array = npt.NDArray[Any]
 _LOG = logging.getLogger("vitrina.serving")
@@ -63,14 +64,20 @@ class Loader:
             raise
 
 
-def _load(session: Any, tags: list[str], path: str) -> meta_graph_pb2.MetaGraphDef:
-    # The deprecation of the TF1 loader is for its users' code, not for servers of TF1 and TF2 models alike.
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings that TF1's functions are old: they serve TF1 and TF2 models alike."""
     level = tf.get_logger().level
     tf.get_logger().setLevel(logging.ERROR)
     try:
-        return tf.compat.v1.saved_model.load(session, tags, path)  # type: ignore[no-any-return]
+        yield
     finally:
         tf.get_logger().setLevel(level)
+
+
+def _load(session: Any, tags: list[str], path: str) -> meta_graph_pb2.MetaGraphDef:
+    with quiet():
+        return tf.compat.v1.saved_model.load(session, tags, path)
 
 
 def _check_readable(path: str, tags: Sequence[str]) -> None:
@@ -117,7 +124,9 @@ class Servable:
         meta_graph: The meta graph with the signatures.
     """
 
-    def __init__(self, name: str, version: int, path: str, session: Any, meta_graph: meta_graph_pb2.MetaGraphDef):
+    def __init__(
+        self, name: str, version: int, path: str, session: Any, meta_graph: meta_graph_pb2.MetaGraphDef
+    ) -> None:
         self.name = name
         self.version = version
         self.path = path

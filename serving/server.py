@@ -20,7 +20,6 @@ from signatures.errors import UsageError, VitrinaError
 
 if TYPE_CHECKING:
     from serving.grpc_server import GrpcDoor
-    from serving.model_config import Model
     from serving.repository import Repository
     from serving.rest_server import RestDoor
 
@@ -64,6 +63,7 @@ class Server:
         self._repository: Repository | None = None
         self._grpc: GrpcDoor | None = None
         self._rest: RestDoor | None = None
+        self._stopping = threading.Event()
 
     @property
     def ports(self) -> Ports:
@@ -81,29 +81,41 @@ class Server:
             UsageError: The flags do not fit together.
         """
         self._check_ports()
-        from serving.assembly import build_core, open_doors
-
-        core, models = build_core(self.flags)
-        self._repository = core.repository
-        try:
-            self._load(models, timeout)
-            self._grpc, self._rest = open_doors(core, self.flags)
-        except BaseException:
-            core.repository.close(0)
-            raise
-        self._repository.start_polling()
-
-    def _load(self, models: tuple[Model, ...], timeout: float | None) -> None:
+        from serving import assembly
         from serving.errors import ServingError
 
-        assert self._repository is not None
         try:
-            self._repository.reload(models, wait=False)
+            core = assembly.build_core(self.flags)
+            self._repository = core.repository
+            self._repository.reload(assembly.models(self.flags), wait=False)
             self._repository.start_polling()
             if not self.wait_available(timeout):
                 raise VitrinaError(f"The models were not available after {timeout} seconds. Look at their base paths.")
-        except ServingError as error:
-            raise VitrinaError(f"Failed to start server. Error: {error}") from error
+            self._grpc, self._rest = assembly.open_doors(core, self.flags)
+            self._watch_config()
+        except BaseException as error:
+            if self._repository is not None:
+                self._repository.close(0)
+            if isinstance(error, ServingError):
+                raise VitrinaError(f"Failed to start server. Error: {error}") from error
+            raise
+
+    def _watch_config(self) -> None:
+        """Reads the model list again from time to time, where that was asked for."""
+        seconds = self.flags.model_config_file_poll_wait_seconds
+        if seconds > 0 and self.flags.model_config_file:
+            threading.Thread(target=self._poll_config, args=(seconds,), name="vitrina-config", daemon=True).start()
+
+    def _poll_config(self, seconds: float) -> None:
+        from serving import assembly
+        from serving.errors import ServingError
+
+        assert self._repository is not None
+        while not self._stopping.wait(seconds):
+            try:
+                self._repository.reload(assembly.models(self.flags))
+            except ServingError as error:
+                _LOG.error("cannot use the model list", extra={"error": str(error)})
 
     def _check_ports(self) -> None:
         """Says at once that a port is taken, before models are loaded."""
@@ -124,6 +136,7 @@ class Server:
 
     def stop(self, grace: float = 30.0) -> None:
         """Stops accepting, lets what is in flight finish within `grace` seconds, and unloads."""
+        self._stopping.set()
         deadline = time.monotonic() + grace
         closers = [
             threading.Thread(target=door.stop, args=(grace,)) for door in (self._grpc, self._rest) if door is not None
@@ -206,5 +219,5 @@ def _serve(flags: Flags) -> int:
     if failure:
         print(f"vitrina serve: {failure[0]}", file=sys.stderr)
         return failure[0].exit_code
-    server.stop()
+    server.stop(flags.shutdown_grace_seconds)
     return 0

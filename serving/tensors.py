@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow.python.framework import dtypes
 
-__all__ = ["ParseError", "encode", "from_values", "parse", "type_name"]
+__all__ = ["ParseError", "encode", "encode_content", "from_values", "parse", "type_name"]
 
 Array = npt.NDArray[Any]
 
@@ -207,6 +207,18 @@ def encode(array: Array, dtype: int, into: tensor_pb2.TensorProto | None = None)
         return proto
     getattr(proto, _FIELDS[dtype]).extend(_values(array, dtype))
     return proto
+
+
+def encode_content(array: Array, dtype: int, into: tensor_pb2.TensorProto) -> tensor_pb2.TensorProto:
+    """`encode`, but with the values in `tensor_content`, which strings have in their own field."""
+    if dtype == types_pb2.DT_STRING:
+        return encode(array, dtype, into)
+    into.dtype = dtype
+    into.tensor_shape.SetInParent()
+    for size in array.shape:
+        into.tensor_shape.dim.add(size=size)
+    into.tensor_content = np.ascontiguousarray(array).tobytes()
+    return into
 
 
 # Fixed-width fields are laid out on the wire as numpy lays them out in memory: tag, length, bytes.

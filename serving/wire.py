@@ -60,7 +60,7 @@ def document(body: bytes) -> Object:
     """
     value = parse(body)
     if not isinstance(value, Object):
-        raise _format_error(value, "Is not object")
+        raise format_error(value, "Is not object")
     return value
 
 
@@ -72,7 +72,7 @@ def signature_name(doc: Object) -> str:
     """
     value = doc.find("signature_name", "")
     if not isinstance(value, str):
-        raise _format_error(doc, "not formatted correctly. 'signature_name' key must be a string value.")
+        raise format_error(doc, "not formatted correctly. 'signature_name' key must be a string value.")
     return text(value)
 
 
@@ -98,27 +98,27 @@ def predict_inputs(doc: Object, inputs: Mapping[str, int], signature: str) -> Re
     if not rows and not columns:
         raise invalid_argument("Missing 'inputs' or 'instances' key")
     if rows and columns:
-        raise _format_error(doc, "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist ")
+        raise format_error(doc, "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist ")
     if columns:
         return Request(_columns(doc.find("inputs"), inputs), row=False)
     instances = doc.find("instances")
     if not isinstance(instances, list) or isinstance(instances, Object):
-        raise _format_error(doc, "Expecting 'instances' to be an list/array")
+        raise format_error(doc, "Expecting 'instances' to be an list/array")
     if not instances:
-        raise _format_error(doc, "No values in 'instances' array")
+        raise format_error(doc, "No values in 'instances' array")
     return Request(_rows(instances, inputs), row=True)
 
 
-def _format_error(value: Json, message: str) -> ServingError:
+def format_error(value: Json, message: str) -> ServingError:
     return invalid_argument(f"JSON Value: {quoted(value)} {message}")
 
 
-def _is_base64(value: Json) -> bool:
+def is_base64(value: Json) -> bool:
     return isinstance(value, Object) and len(value) == 1 and value[0][0] == "b64" and isinstance(value[0][1], str)
 
 
 def _is_named(value: Json) -> bool:
-    return isinstance(value, Object) and not _is_base64(value)
+    return isinstance(value, Object) and not is_base64(value)
 
 
 def _columns(value: Json, inputs: Mapping[str, int]) -> Inputs:
@@ -177,7 +177,7 @@ def _fast_named_rows(instances: list[Any], inputs: Mapping[str, int]) -> Inputs 
     keys = {_key(alias): alias for alias in inputs}
     lists: dict[str, list[Any]] = {key: [] for key in keys}
     for item in instances:
-        if not isinstance(item, Object) or len(item) != len(keys) or _is_base64(item):
+        if not isinstance(item, Object) or len(item) != len(keys) or is_base64(item):
             return None
         for key, value in item:
             if key not in lists:
@@ -269,11 +269,12 @@ def _shape_text(shape: tuple[int, ...]) -> str:
 
 def _shape(value: Json) -> tuple[int, ...]:
     shape = []
-    while isinstance(value, list) and not isinstance(value, Object):
-        shape.append(len(value))
-        if not value:
+    item: Any = value
+    while isinstance(item, list) and not isinstance(item, Object):
+        shape.append(len(item))
+        if not item:
             break
-        value = value[0]
+        item = item[0]
     return tuple(shape)
 
 
@@ -345,7 +346,7 @@ def _fast_strings(flat: list[Any], _: int) -> Array | None:
     for at, value in enumerate(flat):
         if type(value) is str:
             array[at] = value.encode("latin-1")
-        elif _is_base64(value):
+        elif is_base64(value):
             decoded = decode_base64(value[0][1])
             if decoded is None:
                 return None
@@ -368,9 +369,10 @@ def decode_base64(value: str) -> bytes | None:
     data = value.encode("latin-1")
     rest = data.translate(None, _ALPHABET)
     if rest:
-        data = _unpadded(data)
-        if data is None or data.translate(None, _ALPHABET):
+        plain = _unpadded(data)
+        if plain is None or plain.translate(None, _ALPHABET):
             return None
+        data = plain
     if len(data) % 4 == 1:
         return None
     try:
@@ -419,8 +421,8 @@ def _leaf(value: Any, dtype: int) -> Any:
     if isinstance(value, Object):
         if dtype != types_pb2.DT_STRING:
             raise _type_error(value, dtype)
-        if not _is_base64(value):
-            raise _format_error(value, "not formatted correctly for base64 data")
+        if not is_base64(value):
+            raise format_error(value, "not formatted correctly for base64 data")
         decoded = decode_base64(value[0][1])
         if decoded is None:
             raise invalid_argument("Unable to base64 decode")
