@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.served import SERVERS
 from pipelines.settings import Schedule, Settings
 
 if TYPE_CHECKING:
@@ -77,6 +78,10 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     bar = parser.add_argument_group("blessing and pushing")
     _number(bar, "threshold", float, DEFAULTS, "least accuracy on what is held out")
     _number(bar, "max-loss", float, DEFAULTS, "how far below the latest blessed model is still blessed")
+    bar.add_argument(
+        "--server", default=DEFAULTS["server"], choices=SERVERS, help="what validates by serving (%(default)s)"
+    )
+    bar.add_argument("--max-latency-ms", type=float, default=None, help="most that 95 %% of single requests may take")
     bar.add_argument("--keep", type=int, default=None, help="how many versions stay (default: all)")
     how = parser.add_argument_group("running")
     how.add_argument("--no-cache", action="store_true", help="take nothing over from earlier runs")
@@ -108,6 +113,8 @@ def _run(arguments: argparse.Namespace) -> int:
         eval_share=arguments.eval_share,
         max_bad_share=arguments.max_bad_share,
         accept_anomalies=arguments.accept_anomalies,
+        server=arguments.server,
+        max_latency_ms=arguments.max_latency_ms,
         keep=arguments.keep,
         cache=not arguments.no_cache,
         beam_args=tuple(arguments.beam_arg),
@@ -137,6 +144,8 @@ def _print_result(result: RunResult, seconds: float) -> None:
     before = result.metrics.get("baseline_accuracy")
     compared = "" if before is None else f"; the latest blessed model before it: {before:.4f}"
     print(f"accuracy on what is held out, bytes in: {result.metrics['accuracy']:.4f}{compared}")
+    for door, latency in result.serving["latency_ms"].items():
+        print(f"served by {result.serving['server']} over {door}: p50 {latency['p50']} ms, p95 {latency['p95']} ms")
     print(f"log: {result.log}")
     if result.pushed is None:
         print(f"not blessed, so nothing was pushed: {'; '.join(result.failures)}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from signatures.errors import VitrinaError
@@ -140,3 +141,22 @@ def to_example(encoded: bytes, *, label: int, text: str, filename: str) -> Any:
         "image/size": integers(len(encoded)),
     }
     return tf.train.Example(features=tf.train.Features(feature=features))
+
+
+def encoded_images(folder: Path, *, limit: int) -> list[bytes]:
+    """The first images of a split, as they were sent in.
+
+    Args:
+        folder: The split's folder of TFRecords (gzip).
+        limit: At most so many.
+
+    Returns:
+        Encoded images.
+    """
+    import tensorflow as tf
+
+    files = sorted(str(path) for path in folder.iterdir())
+    records = tf.data.TFRecordDataset(files, compression_type="GZIP").take(limit)
+    return [
+        tf.train.Example.FromString(record.numpy()).features.feature[ENCODED].bytes_list.value[0] for record in records
+    ]

@@ -3,8 +3,10 @@
 ```
 ImageGen -> StatisticsGen -> SchemaGen -> ExampleValidator -> DataGate
    |                                                             |
-   +------------------------------------------------------> Trainer -> Evaluator -> BasePathPusher
-                                     (latest blessed model) ----------^
+   +------------------------------------------------------> Trainer -> Evaluator ----> BasePathPusher
+                                                               |          ^                  ^
+                                                               |   (latest blessed model)    |
+                                                               +------> ServingCheck --------+
 ```
 """
 
@@ -53,6 +55,7 @@ def _components(settings: Settings, started: str) -> list[Any]:
     from pipelines.components.base_path_pusher import BasePathPusher
     from pipelines.components.data_gate import DataGate
     from pipelines.components.image_gen import ImageGen
+    from pipelines.components.serving_check import ServingCheck
     from pipelines.evaluation import eval_config
     from pipelines.examples import MEASURES
     from pipelines.folders import EVAL, TRAIN
@@ -95,14 +98,21 @@ def _components(settings: Settings, started: str) -> list[Any]:
         eval_config=eval_config(threshold=settings.threshold, max_loss=settings.max_loss),
         module_path="pipelines.evaluation",
     )
+    serving = ServingCheck(
+        model=trainer.outputs["model"],
+        examples=examples,
+        server=settings.server,
+        max_latency_ms=settings.max_latency_ms,
+    )
     pusher = BasePathPusher(
         model=trainer.outputs["model"],
         blessing=evaluator.outputs["blessing"],
+        serving_blessing=serving.outputs["blessing"],
         base=settings.serving_dir,
         keep=settings.keep,
         started=started,
     )
-    return [images, statistics, schema, validator, *gate, trainer, blessed, evaluator, pusher]
+    return [images, statistics, schema, validator, *gate, trainer, blessed, evaluator, serving, pusher]
 
 
 def _fingerprint(model: str) -> str:

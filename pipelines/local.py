@@ -46,7 +46,8 @@ class RunResult:
         new: False where that version already held this very model.
         metrics: The candidate's, over the whole eval split: `accuracy`, `images`, and `baseline_accuracy` where there
             is an earlier blessed model.
-        failures: Why it was not blessed, one line per threshold.
+        failures: Why it was not blessed, one line per threshold or finding.
+        serving: What serving it showed: `findings`, `latency_ms` per door, `server`.
         components: In the order they ran.
         ingest: ImageGen's report: `labels`, `counts` per split, `bad`.
         checkpoint: The trained checkpoint's folder.
@@ -61,6 +62,7 @@ class RunResult:
     new: bool
     metrics: Mapping[str, float]
     failures: tuple[str, ...]
+    serving: Mapping[str, Any]
     components: tuple[ComponentRun, ...]
     ingest: Mapping[str, Any]
     checkpoint: Path
@@ -243,6 +245,7 @@ def _result(settings: Settings, log: Path) -> RunResult:
     executions = {item.component: item for item in lineage.last_run(settings.metadata, settings.name)}
     pushed = executions["BasePathPusher"].outputs["pushed_model"].properties
     evaluation = Path(executions["Evaluator"].outputs["evaluation"].uri)
+    serving = verdict.serving_report(Path(executions["ServingCheck"].outputs["blessing"].uri))
     blessed = bool(pushed.get(PUSHED))
     return RunResult(
         blessed=blessed,
@@ -250,7 +253,8 @@ def _result(settings: Settings, log: Path) -> RunResult:
         version=int(pushed[VERSION]) if blessed else None,
         new=bool(pushed.get(NEW)),
         metrics=verdict.metrics(evaluation),
-        failures=verdict.failures(evaluation),
+        failures=(*verdict.failures(evaluation), *verdict.serving_failures(serving)),
+        serving=serving,
         components=tuple(
             ComponentRun(name=item.component, state=item.state, seconds=item.seconds) for item in executions.values()
         ),

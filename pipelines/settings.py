@@ -65,6 +65,9 @@ class Settings:
         eval_share: The share held out by content hash, where `data` gives no split.
         max_bad_share: The share of unreadable files that is tolerated.
         accept_anomalies: Go on where the data is not what its schema says.
+        server: What validates by serving: `auto` (`tensorflow_model_server` where it is on PATH, else `vitrina serve`)
+            or one of the two.
+        max_latency_ms: The most that the 95th percentile of single requests may take there; None is no limit.
         keep: How many versions stay below `serving_dir`; None keeps all.
         cache: Take over the results of earlier runs whose inputs have not changed.
         beam_args: Passed to Beam as they are, such as `--direct_num_workers=4`.
@@ -81,6 +84,8 @@ class Settings:
     eval_share: float = 0.2
     max_bad_share: float = 0.05
     accept_anomalies: bool = False
+    server: str = "auto"
+    max_latency_ms: float | None = None
     keep: int | None = None
     cache: bool = True
     beam_args: tuple[str, ...] = ()

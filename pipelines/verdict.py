@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["failures", "ingest_report", "metrics", "per_class"]
+__all__ = ["failures", "ingest_report", "metrics", "per_class", "serving_failures", "serving_report"]
 
 COUNT = "example_count"
 
@@ -70,6 +70,18 @@ def failures(evaluation: Path) -> tuple[str, ...]:
         for failure in slice_.failures
     ]
     return tuple(lines) or ("a slice that has a threshold holds no images",)
+
+
+def serving_report(folder: Path) -> dict[str, Any]:
+    """ServingCheck's `serving.json`."""
+    found = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
+    assert isinstance(found, dict)
+    return found
+
+
+def serving_failures(report: dict[str, Any]) -> tuple[str, ...]:
+    """What did not hold when the model was served, a line each."""
+    return tuple(f"{finding['check']}: {finding['told']}" for finding in report["findings"] if not finding["ok"])
 
 
 def ingest_report(folder: Path) -> dict[str, Any]:

@@ -7,14 +7,11 @@ served and asked anew each time.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import re
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,14 +22,11 @@ if TYPE_CHECKING:
     from pipelines.local import Event, RunResult
     from pipelines.settings import Schedule
 
-__all__ = ["DemoResult", "check", "main", "run", "server"]
+__all__ = ["DemoResult", "check", "main", "run"]
 
 OUT = "demo-out"
 MODEL = "digits"
 LEAST_ACCURACY = 0.95
-#: Seconds that a server may take to load the model.
-START_TIMEOUT = 120.0
-STOP_TIMEOUT = 20.0
 BATCH = 16
 
 
@@ -182,12 +176,15 @@ def _held_out(images: Path) -> list[tuple[Path, str]]:
 
 
 def _serve_and_ask(base: Path, version: str, held_out: list[tuple[Path, str]], root: Path) -> tuple[float, float]:
-    with server(base, root / "server.log") as (grpc_port, rest_port):
-        _say(f"3/4 served by a process of its own: gRPC on port {grpc_port}, REST on port {rest_port}")
+    from pipelines.served import served
+
+    with served(base, name=MODEL, version=int(version), log=root / "server.log") as server:
+        _say(
+            f"3/4 served by a process of its own: gRPC on port {server.grpc_port}, REST on port {server.rest_port} "
+            f"(ready in {server.seconds:.0f} s)"
+        )
         _say(f"4/4 asking about {len(held_out)} held-out PNG files through both doors")
-        grpc = _ask(f"grpc://127.0.0.1:{grpc_port}/{MODEL}@{version}", held_out)
-        rest = _ask(f"http://127.0.0.1:{rest_port}/{MODEL}@{version}", held_out)
-    return grpc, rest
+        return _ask(server.grpc, held_out), _ask(server.rest, held_out)
 
 
 def _ask(target: str, held_out: list[tuple[Path, str]]) -> float:
@@ -205,57 +202,6 @@ def _ask(target: str, held_out: list[tuple[Path, str]]) -> float:
     seconds = time.monotonic() - started
     _say(f"    {target}: {right} of {len(held_out)} right, accuracy {accuracy:.4f}, in {seconds:.1f} s")
     return accuracy
-
-
-@contextlib.contextmanager
-def server(base: Path, log: Path) -> Iterator[tuple[int, int]]:
-    """`vitrina serve` in a process of its own on free ports, stopped by SIGTERM at the end.
-
-    Args:
-        base: The base path to serve as `digits`.
-        log: The file for what the server says.
-
-    Yields:
-        The ports of gRPC and REST; the model is ready.
-
-    Raises:
-        VitrinaError: The server ended, or was not ready in time.
-    """
-    from serving.server import free_port
-
-    grpc_port, rest_port = free_port(), free_port()
-    command = [
-        *(sys.executable, "-m", "vitrina", "serve", f"--port={grpc_port}", f"--rest_api_port={rest_port}"),
-        *(f"--model_name={MODEL}", f"--model_base_path={base}"),
-    ]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        _wait_until_ready(process, rest_port, log)
-        yield grpc_port, rest_port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], rest_port: int, log: Path) -> None:
-    import httpx
-
-    deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-            raise VitrinaError(f"The server ended with code {process.returncode}: {last} Its log is {log}.")
-        with contextlib.suppress(httpx.HTTPError, KeyError, IndexError, ValueError):
-            answer = httpx.get(f"http://127.0.0.1:{rest_port}/v1/models/{MODEL}", timeout=2.0)
-            if any(item["state"] == "AVAILABLE" for item in answer.json()["model_version_status"]):
-                return
-        time.sleep(0.2)
-    raise VitrinaError(f"The server was not ready within {START_TIMEOUT:.0f} s. Its log is {log}.")
 
 
 def check(figures: DemoResult, least: float) -> None:

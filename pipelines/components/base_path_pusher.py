@@ -39,6 +39,7 @@ class BasePathPusherSpec(ComponentSpec):  # type: ignore[misc]
     INPUTS: ClassVar[dict[str, Any]] = {
         "model": ChannelParameter(type=standard_artifacts.Model),
         "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
+        "serving_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing),
     }
     OUTPUTS: ClassVar[dict[str, Any]] = {"pushed_model": ChannelParameter(type=standard_artifacts.PushedModel)}
 
@@ -51,7 +52,9 @@ class Executor(BaseExecutor):  # type: ignore[misc]
     ) -> None:
         out = artifact_utils.get_single_instance(output_dict["pushed_model"])
         Path(out.uri).mkdir(parents=True, exist_ok=True)
-        if not model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["blessing"])):
+        good = model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["blessing"]))
+        served = model_utils.is_infra_validated(artifact_utils.get_single_instance(input_dict["serving_blessing"]))
+        if not (good and served):
             out.set_int_custom_property(PUSHED, 0)
             return
         model = artifact_utils.get_single_instance(input_dict["model"])
@@ -72,6 +75,7 @@ class BasePathPusher(BaseComponent):  # type: ignore[misc]
     Args:
         model: The trained model.
         blessing: The evaluator's verdict.
+        serving_blessing: The verdict of serving it.
         base: The TF Serving `model_base_path`.
         keep: How many versions stay there; None keeps all.
         started: A string that no other run has.
@@ -80,11 +84,14 @@ class BasePathPusher(BaseComponent):  # type: ignore[misc]
     SPEC_CLASS = BasePathPusherSpec
     EXECUTOR_SPEC = ExecutorClassSpec(Executor)
 
-    def __init__(self, *, model: Any, blessing: Any, base: Path, keep: int | None, started: str) -> None:
+    def __init__(
+        self, *, model: Any, blessing: Any, serving_blessing: Any, base: Path, keep: int | None, started: str
+    ) -> None:
         super().__init__(
             spec=BasePathPusherSpec(
                 model=model,
                 blessing=blessing,
+                serving_blessing=serving_blessing,
                 base=str(base),
                 keep=keep or 0,
                 started=started,

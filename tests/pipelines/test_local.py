@@ -1,6 +1,5 @@
 """The pipeline end to end on a few real images: TFX, LocalDagRunner, SQLite, Beam, TFMA and all."""
 
-
 from __future__ import annotations
 
 import os
@@ -28,6 +27,7 @@ ORDER = [
     "DataGate",
     "Trainer",
     "Evaluator",
+    "ServingCheck",
     "BasePathPusher",
 ]
 
@@ -101,6 +101,19 @@ def test_tfma_says_what_the_servable_answers_to_bytes(line: Line, first: tuple[R
     assert sum(each["accuracy"] * each["images"] for each in per_class.values()) == pytest.approx(right)
 
 
+def test_it_was_served_before_it_was_pushed(first: tuple[RunResult, list[Event]]) -> None:
+    result, _ = first
+    checks = {finding["check"]: finding["ok"] for finding in result.serving["findings"]}
+    assert checks == {
+        "parity certificate": True,
+        "answers over grpc": True,
+        "broken images over grpc": True,
+        "answers over rest": True,
+        "broken images over rest": True,
+    }
+    assert result.serving["latency_ms"]["grpc"]["p50"] > 0
+
+
 def test_every_component_is_told_as_it_starts_and_ends(first: tuple[RunResult, list[Event]]) -> None:
     result, events = first
     started = [event.component for event in events if event.text == "started"]
@@ -122,7 +135,7 @@ def test_lineage_leads_from_the_push_back_to_the_images(line: Line, first: tuple
     executions = lineage.last_run(line.folder / "root" / "metadata.sqlite", "vitrina")
     makers = {artifact.id: item.component for item in executions for artifact in item.outputs.values()}
     inputs = {item.component: {makers[number] for number in item.inputs if number in makers} for item in executions}
-    assert inputs["BasePathPusher"] == {"Trainer", "Evaluator"}
+    assert inputs["BasePathPusher"] == {"Trainer", "Evaluator", "ServingCheck"}
     assert "ImageGen" in inputs["Trainer"]
 
 
