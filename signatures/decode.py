@@ -2,9 +2,15 @@
 
 TensorFlow's own decoders differ from Pillow in places: an inexact inverse cosine transform by default, palettes of
 BMP files ignored, CMYK rounded down, EXIF orientation ignored. Each is made up for here.
+
+A decoder op that meets corrupt data fails the whole request it is part of. Here it is the only thing in a dataset of
+one element that ignores errors, so that the caller gets a flag instead. The dataset holds nothing else, because
+TensorFlow prepares a dataset's function anew at every call, which takes as long as the function is large.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -12,31 +18,45 @@ from signatures import headers
 from signatures.headers import Header
 from signatures.image import orient
 
-__all__ = ["READS_WEBP", "decode"]
+__all__ = ["READS_WEBP", "Reader", "decode", "guarded", "unguarded"]
 
 READS_WEBP: bool = hasattr(tf.io, "decode_webp")
 """Whether this TensorFlow has an op for WebP (2.19 and later)."""
 
+Reader = Callable[[Callable[[tf.Tensor], tf.Tensor], tf.Tensor], tf.Tensor]
+"""Runs a decoder op on encoded bytes: `guarded` or `unguarded`."""
 
-def decode(data: tf.Tensor, octets: tf.Tensor, header: Header) -> tf.Tensor:
+
+def guarded(decoder: Callable[[tf.Tensor], tf.Tensor], data: tf.Tensor) -> tf.Tensor:
+    """A decoder's picture [h, w, c], or one of [0, 0, c] where it fails."""
+    shape = tf.function(decoder, autograph=False).get_concrete_function(tf.TensorSpec([], tf.string)).outputs[0]
+    blank = tf.zeros([0, 0, shape.shape[-1]], shape.dtype)
+    tried = tf.data.Dataset.from_tensors(data).map(tf.autograph.experimental.do_not_convert(decoder)).ignore_errors()
+    return tried.concatenate(tf.data.Dataset.from_tensors(blank)).take(1).get_single_element()
+
+
+def unguarded(decoder: Callable[[tf.Tensor], tf.Tensor], data: tf.Tensor) -> tf.Tensor:
+    """A decoder's picture; fails where the decoder does."""
+    return decoder(data)
+
+
+def decode(data: tf.Tensor, octets: tf.Tensor, header: Header, read: Reader = guarded) -> tf.Tensor:
     """Decodes one image to upright RGB.
 
     Args:
         data: string scalar, the encoded image.
         octets: uint8 [n], the same bytes.
-        header: What `headers.read_header` says of them; its `kind` is not UNKNOWN.
+        header: What `headers.read_header` says of them, with a `kind` that is read and without a `problem`.
+        read: How decoder ops are run.
 
     Returns:
-        uint8 [h, w, 3].
-
-    Raises:
-        tf.errors.InvalidArgumentError: When run, where the data is truncated or corrupt.
+        uint8 [h, w, 3]; [0, 0, 3] where the data is truncated or corrupt and `read` is `guarded`.
     """
-    readers = {
-        headers.JPEG: lambda: _jpeg(data),
-        headers.PNG: lambda: _png(data, header),
+    readers: dict[int, Callable[[], tf.Tensor]] = {
+        headers.JPEG: lambda: read(_jpeg, data),
+        headers.PNG: lambda: _png(data, header, read),
         headers.BMP: lambda: _bmp(octets, header),
-        headers.GIF: lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+        headers.GIF: lambda: read(_gif, data),
     }
     image = tf.switch_case(header.kind - 1, {kind - 1: reader for kind, reader in readers.items()})
     return orient(tf.ensure_shape(image, [None, None, 3]), header.orientation)
@@ -47,14 +67,18 @@ def _jpeg(data: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE", fancy_upscaling=True)
 
 
-def _png(data: tf.Tensor, header: Header) -> tf.Tensor:
+def _gif(data: tf.Tensor) -> tf.Tensor:
+    return tf.ensure_shape(tf.io.decode_image(data, channels=3, expand_animations=False), [None, None, 3])
+
+
+def _png(data: tf.Tensor, header: Header, read: Reader) -> tf.Tensor:
     def deep_gray() -> tf.Tensor:
         # Pillow clips 16-bit gray at 255 where it takes the high byte of 16-bit colour.
-        levels = tf.io.decode_png(data, channels=1, dtype=tf.uint16)
+        levels = read(lambda data: tf.io.decode_png(data, channels=1, dtype=tf.uint16), data)
         return tf.repeat(tf.cast(tf.minimum(levels, 255), tf.uint8), 3, axis=2)
 
     deep = (header.bits == 16) & (header.channels == 0)
-    return tf.cond(deep, deep_gray, lambda: tf.io.decode_png(data, channels=3))
+    return tf.cond(deep, deep_gray, lambda: read(lambda data: tf.io.decode_png(data, channels=3), data))
 
 
 def _bmp(octets: tf.Tensor, header: Header) -> tf.Tensor:
@@ -69,6 +93,8 @@ def _bmp(octets: tf.Tensor, header: Header) -> tf.Tensor:
     old = header_size == 12
     stride = tf.bitwise.bitwise_and((width * bits + 31) // 8, ~3)
     begin = number(10)
+    whole = tf.size(octets) >= begin + stride * height
+    height = tf.where(whole, height, 0)
     rows = tf.cast(tf.reshape(octets[begin : begin + stride * height], [height, stride]), tf.int32)
 
     def palette() -> tf.Tensor:
@@ -106,7 +132,8 @@ def _bmp(octets: tf.Tensor, header: Header) -> tf.Tensor:
 
     image = tf.cond(bits <= 8, indexed, lambda: tf.cond(bits == 16, high_color, true_color))
     top_down = ~old & (octets[25] == 255)
-    return tf.cond(top_down, lambda: image, lambda: image[::-1])
+    image = tf.cond(top_down, lambda: image, lambda: image[::-1])
+    return image[:, : tf.where(whole, width, 0)]
 
 
 def _byte_of(mask: tf.Tensor) -> tf.Tensor:

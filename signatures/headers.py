@@ -121,19 +121,20 @@ def _signed(value: tf.Tensor) -> tf.Tensor:
     return tf.where(value >= 1 << 31, value - (1 << 32), value)
 
 
-def _is(values: tf.Tensor, text: bytes) -> tf.Tensor:
-    return tf.reduce_all(values[: len(text)] == tf.constant(list(text), tf.int64))
+def _starts(values: tf.Tensor, text: bytes) -> tf.Tensor:
+    """Whether the last axis begins with `text`."""
+    return tf.reduce_all(values[..., : len(text)] == tf.constant(list(text), tf.int64), axis=-1)
 
 
 def _kind(octets: tf.Tensor) -> tf.Tensor:
     start = _take(octets, tf.constant(0, tf.int64), 16)
     enough = tf.size(octets) >= 10
-    gif = _is(start, b"GIF87a") | _is(start, b"GIF89a")
-    webp = _is(start, b"RIFF") & _is(start[8:], b"WEBP")
+    gif = _starts(start, b"GIF87a") | _starts(start, b"GIF89a")
+    webp = _starts(start, b"RIFF") & _starts(start[8:], b"WEBP")
     answers = [
-        (_is(start, b"\xff\xd8\xff"), JPEG),
-        (_is(start, b"\x89PNG\r\n\x1a\n"), PNG),
-        (_is(start, b"BM"), BMP),
+        (_starts(start, b"\xff\xd8\xff"), JPEG),
+        (_starts(start, b"\x89PNG\r\n\x1a\n"), PNG),
+        (_starts(start, b"BM"), BMP),
         (gif, GIF),
         (webp, WEBP),
     ]
@@ -146,84 +147,78 @@ def _kind(octets: tf.Tensor) -> tf.Tensor:
 # JPEG: segments of FF, marker, two bytes of length.
 
 
-class _Segments(NamedTuple):
-    """What a walk over a JPEG's segments has found so far; int64 scalars, positions are -1 where not seen."""
-
-    position: tf.Tensor
-    steps: tf.Tensor
-    height: tf.Tensor
-    width: tf.Tensor
-    channels: tf.Tensor
-    exif: tf.Tensor
-    exif_end: tf.Tensor
-    xmp: tf.Tensor
-    xmp_end: tf.Tensor
-    adobe: tf.Tensor
-    transform: tf.Tensor
-    done: tf.Tensor
-
-
 def _jpeg(data: tf.Tensor, octets: tf.Tensor) -> Header:
-    zero, none = tf.constant(0, tf.int64), tf.constant(-1, tf.int64)
-    begin = _Segments(zero + 2, zero, zero, zero, zero, none, none, none, none, none, none, tf.constant(False))
-    size = tf.size(octets, out_type=tf.int64)
+    starts = _segment_starts(data)
+    count = tf.size(starts)
+    last = tf.size(octets, out_type=tf.int64) - 1
+    places = tf.clip_by_value(starts[:, None] + tf.range(16, dtype=tf.int64)[None, :], 0, last)
+    segments = tf.cast(tf.gather(octets, places), tf.int64)
+    marker, ends = segments[:, 1], starts + 2 + _big(segments[:, 2:4])
 
-    def more(s: _Segments) -> tf.Tensor:
-        return ~s.done & (s.position + 4 <= size) & (s.steps < _MAX_SEGMENTS)
+    def where(matches: tf.Tensor, offset: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Where the first match's content starts, `offset` bytes into the segment, and where it ends; or -1, -1."""
+        found = tf.concat([tf.boolean_mask(tf.stack([starts + offset, ends], axis=1), matches), [[-1, -1]]], axis=0)
+        return found[0, 0], found[0, 1]
 
-    found = tf.while_loop(more, lambda s: (_jpeg_segment(octets, s),), [begin], parallel_iterations=1)[0]
-    orientation = _orientation(data, octets, found.exif, found.exif_end, found.xmp, found.xmp_end)
+    frames = tf.boolean_mask(segments, _is_frame(marker))
+    frame = tf.cond(tf.size(frames) > 0, lambda: frames[-1], lambda: tf.zeros([16], tf.int64))
+    exif = where((marker == 0xE1) & _starts(segments[:, 4:], b"Exif\0\0"), 10)
+    # The namespace and its zero byte are 29 bytes.
+    xmp = where((marker == 0xE1) & _starts(segments[:, 4:], b"http://ns.ad"), 33)
+    adobe = tf.cast((marker == 0xEE) & _starts(segments[:, 4:], b"Adobe"), tf.int64)
+    index = tf.where(tf.reduce_any(adobe > 0), tf.argmax(adobe), tf.cast(count, tf.int64))
     return _header(
         JPEG,
-        found.height,
-        found.width,
-        orientation,
-        channels=found.channels,
-        bits=8,
-        adobe=found.adobe,
-        transform=found.transform,
+        height=_big(frame[5:7]),
+        width=_big(frame[7:9]),
+        orientation=_orientation(data, octets, *exif, *xmp),
+        channels=frame[9],
+        bits=frame[4],
+        adobe=tf.concat([starts, [-1]], axis=0)[index],
+        transform=tf.concat([segments[:, 15], [-1]], axis=0)[index],
     )
 
 
-def _jpeg_segment(octets: tf.Tensor, s: _Segments) -> _Segments:
-    here = _take(octets, s.position, 16)
-    marker = here[1]
-    length = _big(here[2:4])
-    # A marker without a length (RST, TEM), fill bytes, and stray bytes between segments are stepped over.
-    stray = here[0] != 0xFF
-    fill = ~stray & ((marker == 0xFF) | (marker == 0))
-    bare = ~stray & (((marker >= 0xD0) & (marker <= 0xD8)) | (marker == 0x01))
-    step = tf.where(stray | fill, tf.constant(1, tf.int64), tf.where(bare, tf.constant(2, tf.int64), 2 + length))
-    segment = ~(stray | fill | bare)
+def _is_frame(marker: tf.Tensor) -> tf.Tensor:
     tables = (marker == 0xC4) | (marker == 0xC8) | (marker == 0xCC)
-    frame = segment & (marker >= 0xC0) & (marker <= 0xCF) & ~tables
-    app1 = segment & (marker == 0xE1)
-    exif = app1 & _is(here[4:], b"Exif\0\0") & (s.exif < 0)
-    xmp = app1 & _is(here[4:], b"http://ns.ad")
-    adobe = segment & (marker == 0xEE) & _is(here[4:], b"Adobe") & (length >= 14)
-    end = s.position + 2 + length
-    return _Segments(
-        position=s.position + step,
-        steps=s.steps + 1,
-        height=tf.where(frame, _big(here[5:7]), s.height),
-        width=tf.where(frame, _big(here[7:9]), s.width),
-        channels=tf.where(frame, here[9], s.channels),
-        exif=tf.where(exif, s.position + 10, s.exif),
-        exif_end=tf.where(exif, end, s.exif_end),
-        # The namespace and its zero byte are 29 bytes.
-        xmp=tf.where(xmp, s.position + 33, s.xmp),
-        xmp_end=tf.where(xmp, end, s.xmp_end),
-        adobe=tf.where(adobe, s.position, s.adobe),
-        transform=tf.where(adobe, here[15], s.transform),
-        done=segment & ((marker == 0xDA) | (marker == 0xD9)),
-    )
+    return (marker >= 0xC0) & (marker <= 0xCF) & ~tables
+
+
+def _segment_starts(data: tf.Tensor) -> tf.Tensor:
+    """Positions of a JPEG's segments up to the first scan; int64 [n].
+
+    The loop runs once per segment of every image that is served, so its body is kept to a handful of ops.
+    """
+    size = tf.strings.length(data)
+
+    def word(position: tf.Tensor) -> tf.Tensor:
+        pair = tf.io.decode_raw(tf.strings.substr(data, position, 4), tf.uint16, little_endian=False)
+        return tf.unstack(tf.cast(tf.ensure_shape(pair, [2]), tf.int32))
+
+    def more(position: tf.Tensor, starts: tf.Tensor, done: tf.Tensor) -> tf.Tensor:
+        return ~done & (position + 4 <= size) & (tf.size(starts) < _MAX_SEGMENTS)
+
+    def step(position: tf.Tensor, starts: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        marker, length = word(position)
+        # Anything else (fill bytes, restart markers, stray bytes) is stepped over byte by byte, as libjpeg does.
+        segment = (marker >= 0xFFC0) & (marker <= 0xFFFE) & ((marker < 0xFFD0) | (marker > 0xFFD9))
+        return (
+            position + tf.where(segment, 2 + length, 1),
+            tf.concat([starts, [position]], axis=0),
+            (marker == 0xFFDA) | (marker == 0xFFD9),
+        )
+
+    begin = (tf.constant(2), tf.zeros([0], tf.int32), tf.constant(False))
+    shapes = (tf.TensorShape([]), tf.TensorShape([None]), tf.TensorShape([]))
+    starts = tf.while_loop(more, step, begin, shape_invariants=shapes, parallel_iterations=1)[1]
+    return tf.cast(starts, tf.int64)
 
 
 # PNG: chunks of length, type, data, checksum.
 
 
 class _Chunks(NamedTuple):
-    """What a walk over a PNG's or WebP's chunks has found so far; as `_Segments`."""
+    """What a walk over a PNG's or WebP's chunks has found so far; int64 scalars, positions are -1 where not seen."""
 
     position: tf.Tensor
     steps: tf.Tensor
@@ -241,7 +236,7 @@ def _no_chunks(position: int) -> _Chunks:
 
 def _png(data: tf.Tensor, octets: tf.Tensor) -> Header:
     start = _take(octets, tf.constant(8, tf.int64), 18)
-    valid = _is(start[4:], b"IHDR") & (tf.size(octets) >= 26)
+    valid = _starts(start[4:], b"IHDR") & (tf.size(octets) >= 26)
     size = tf.size(octets, out_type=tf.int64)
 
     def more(c: _Chunks) -> tf.Tensor:
@@ -250,8 +245,8 @@ def _png(data: tf.Tensor, octets: tf.Tensor) -> Header:
     def step(c: _Chunks) -> tuple[_Chunks]:
         here = _take(octets, c.position, 28)
         end = c.position + 8 + _big(here[:4])
-        exif = _is(here[4:], b"eXIf")
-        xmp = _is(here[4:], b"iTXtXML:com.adobe.xmp\0")
+        exif = _starts(here[4:], b"eXIf")
+        xmp = _starts(here[4:], b"iTXtXML:com.adobe.xmp\0")
         return (
             _Chunks(
                 position=end + 4,
@@ -260,7 +255,7 @@ def _png(data: tf.Tensor, octets: tf.Tensor) -> Header:
                 exif_end=tf.where(exif, end, c.exif_end),
                 xmp=tf.where(xmp, c.position + 26, c.xmp),
                 xmp_end=tf.where(xmp, end, c.xmp_end),
-                done=_is(here[4:], b"IEND"),
+                done=_starts(here[4:], b"IEND"),
             ),
         )
 
@@ -304,7 +299,7 @@ def _webp(data: tf.Tensor, octets: tf.Tensor) -> Header:
     extended = (_little(start[15:18]) + 1, _little(start[12:15]) + 1)
     height, width = tf.constant(0, tf.int64), tf.constant(0, tf.int64)
     for name, (h, w) in ((b"VP8 ", lossy), (b"VP8L", lossless), (b"VP8X", extended)):
-        matches = _is(start, name)
+        matches = _starts(start, name)
         height, width = tf.where(matches, h, height), tf.where(matches, w, width)
     size = tf.size(octets, out_type=tf.int64)
 
@@ -315,7 +310,7 @@ def _webp(data: tf.Tensor, octets: tf.Tensor) -> Header:
         here = _take(octets, c.position, 8)
         length = _little(here[4:8])
         end = c.position + 8 + length
-        exif, xmp = _is(here, b"EXIF"), _is(here, b"XMP ")
+        exif, xmp = _starts(here, b"EXIF"), _starts(here, b"XMP ")
         return (
             _Chunks(
                 position=end + (length & 1),
@@ -349,17 +344,17 @@ def _orientation(
 
 def _tiff_orientation(octets: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     # Some writers repeat the prefix; Pillow strips it as often as it comes, PNG's eXIf included.
-    prefixed = _is(_take(octets, begin, 6), b"Exif\0\0")
+    prefixed = _starts(_take(octets, begin, 6), b"Exif\0\0")
     begin = tf.where(prefixed, begin + 6, begin)
     end = tf.minimum(end, tf.size(octets, out_type=tf.int64))
     start = _take(octets, begin, 8)
-    little = _is(start, b"II")
+    little = _starts(start, b"II")
 
     def number(values: tf.Tensor) -> tf.Tensor:
         return tf.where(little, _little(values), _big(values))
 
     directory = begin + number(start[4:8])
-    valid = (little | _is(start, b"MM")) & (directory + 2 <= end)
+    valid = (little | _starts(start, b"MM")) & (directory + 2 <= end)
     claimed = number(_take(octets, directory, 2))
     count = tf.where(valid, tf.minimum(claimed, tf.maximum((end - directory - 2) // 12, 0)), 0)
     places = directory + 2 + 12 * tf.range(count)[:, None] + tf.range(12, dtype=tf.int64)[None, :]

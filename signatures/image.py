@@ -5,11 +5,9 @@ Reading a file is `decode.py`, its header `headers.py`, resizing `resize.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import tensorflow as tf
 
-__all__ = ["center_crop", "center_window", "flip_channels", "normalize", "orient", "pad_to", "rescale"]
+__all__ = ["center_crop", "center_window", "normalize", "orient", "pad_to", "rescale"]
 
 
 def orient(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
@@ -95,11 +93,6 @@ def rescale(image: tf.Tensor, scale: float, offset: float = 0.0) -> tf.Tensor:
     return scaled + offset if offset else scaled
 
 
-def normalize(image: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
-    """`(image - mean) / std` in float32, over the last axis."""
-    return (tf.cast(image, tf.float32) - tf.constant(mean, tf.float32)) / tf.constant(std, tf.float32)
-
-
-def flip_channels(image: tf.Tensor) -> tf.Tensor:
-    """RGB to BGR, or back."""
-    return image[..., ::-1]
+def normalize(plane: tf.Tensor, mean: float, std: float) -> tf.Tensor:
+    """`(plane - mean) / std` in float32, for one channel: TensorFlow is slow at broadcasting over a last axis of 3."""
+    return (plane - tf.constant(mean, tf.float32)) / tf.constant(std, tf.float32)

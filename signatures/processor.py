@@ -5,14 +5,15 @@ No item of a batch can harm another: each is read on its own, and one that canno
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from signatures import headers
-from signatures.decode import READS_WEBP, decode
+from signatures.decode import READS_WEBP, decode, unguarded
 from signatures.errors import UsageError
-from signatures.image import center_window, flip_channels, normalize, pad_to, rescale
+from signatures.image import center_window, normalize, pad_to, rescale
 from signatures.preprocessing import Preprocessing
 from signatures.resize import Window, resize
 from signatures.spec import Tensor
@@ -65,22 +66,32 @@ class Processor:
         elif settings.crop is not None:
             image = self._cropped(image, source)
         reshaped = tf.shape(image)[:2]
-        values = tf.cast(image, tf.float32) if settings.rescale is None else rescale(image, settings.rescale)
-        if settings.mean is not None and settings.std is not None:
-            values = normalize(values, settings.mean, settings.std)
-        if settings.pad is not None:
-            values = pad_to(values, settings.pad)
-        if settings.flip_channels:
-            values = flip_channels(values)
-        if settings.data_format == "channels_first":
-            values = tf.transpose(values, [2, 0, 1])
-        values = tf.ensure_shape(values, self.spec()["pixel_values"].shape[1:])
+        values = self._values(image)
         every = {
             "pixel_values": values,
             "original_sizes": tf.cast(source, tf.int64),
             "reshaped_input_sizes": tf.cast(reshaped, tf.int64),
         }
         return {name: every[name] for name in settings.outputs}
+
+    def _values(self, image: tf.Tensor) -> tf.Tensor:
+        """Rescaled and normalised, on the canvas, with the channels where they belong; float32."""
+        settings = self.settings
+        planes = []
+        for channel, plane in enumerate(tf.unstack(tf.transpose(image, [2, 0, 1]))):
+            value = tf.cast(plane, tf.float32) if settings.rescale is None else rescale(plane, settings.rescale)
+            if settings.mean is not None and settings.std is not None:
+                value = normalize(value, settings.mean[channel], settings.std[channel])
+            planes.append(value)
+        if settings.flip_channels:
+            planes.reverse()
+        if settings.data_format == "channels_first" and settings.pad is None:
+            values = tf.stack(planes)
+        else:
+            values = tf.stack(planes, axis=2)
+            values = values if settings.pad is None else pad_to(values, settings.pad)
+            values = tf.transpose(values, [2, 0, 1]) if settings.data_format == "channels_first" else values
+        return tf.ensure_shape(values, self.spec()["pixel_values"].shape[1:])
 
     def _target_size(self, source: tf.Tensor) -> tf.Tensor:
         """The size after resizing, before any crop; int32 [2]."""
@@ -155,7 +166,7 @@ class Processor:
         reason = _refusal(header, tf.strings.length(image_bytes), MAX_PIXELS)
         with tf.control_dependencies([tf.debugging.Assert(reason == "", [reason])]):
             image_bytes = tf.identity(image_bytes)
-        return self(decode(image_bytes, octets, header))
+        return self(decode(image_bytes, octets, header, unguarded))
 
 
 def compile_processor(settings: Preprocessing) -> Processor:
@@ -174,15 +185,11 @@ def decode_batch(image_bytes: tf.Tensor, processor: Processor, *, max_pixels: in
     Returns:
         The batch; an item that cannot be read is zeros with a reason in `error`, and leaves the others as they are.
     """
-    count = tf.size(image_bytes)
-    # `get_single_element` wants an element, so an empty batch goes through as one empty item that is cut off again.
-    some = tf.cond(count > 0, lambda: image_bytes, lambda: tf.constant([""]))
-    items = tf.data.Dataset.from_tensor_slices(some)
-    items = items.map(
-        lambda data: _item(data, processor, max_pixels), num_parallel_calls=_PARALLEL_ITEMS, deterministic=True
-    )
-    features, error, sizes = items.batch(tf.cast(tf.maximum(count, 1), tf.int64)).get_single_element()
-    return Decoded({name: value[:count] for name, value in features.items()}, error[:count], sizes[:count])
+
+    def item(data: tf.Tensor) -> _Item:
+        return _item(data, processor, max_pixels)
+
+    return Decoded(*_each(item, image_bytes, processor))
 
 
 def pixels_batch(pixels: tf.Tensor, processor: Processor) -> Decoded:
@@ -195,46 +202,40 @@ def pixels_batch(pixels: tf.Tensor, processor: Processor) -> Decoded:
     Returns:
         The batch; `error` is "" throughout.
     """
-    count, size = tf.shape(pixels)[0], tf.shape(pixels)[1:3]
-    blank = tf.zeros(tf.concat([[1], size, [3]], axis=0), tf.uint8)
-    some = tf.cond(count > 0, lambda: pixels, lambda: blank)
-    items = tf.data.Dataset.from_tensor_slices(some)
-    items = items.map(processor, num_parallel_calls=_PARALLEL_ITEMS, deterministic=True)
-    features = items.batch(tf.cast(tf.maximum(count, 1), tf.int64)).get_single_element()
-    return Decoded(
-        {name: value[:count] for name, value in features.items()},
-        tf.fill([count], ""),
-        tf.tile(size[None, :], [count, 1]),
-    )
+
+    def item(image: tf.Tensor) -> _Item:
+        return processor(image), tf.constant(""), tf.shape(image)[:2]
+
+    return Decoded(*_each(item, pixels, processor))
 
 
 _Item = tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]
 
 
+def _each(item: Callable[[tf.Tensor], _Item], batch: tf.Tensor, processor: Processor) -> _Item:
+    """`item` of every element, several at a time, stacked."""
+    features = {name: tf.TensorSpec(tensor.shape[1:], tensor.dtype) for name, tensor in processor.spec().items()}
+    signature = (features, tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int32))
+    result: _Item = tf.map_fn(
+        tf.autograph.experimental.do_not_convert(item),
+        batch,
+        fn_output_signature=signature,
+        parallel_iterations=_PARALLEL_ITEMS,
+    )
+    return result
+
+
 def _item(data: tf.Tensor, processor: Processor, max_pixels: int) -> _Item:
     header, octets = headers.read_header(data)
     reason = _refusal(header, tf.strings.length(data), max_pixels)
-
-    def refused(why: tf.Tensor) -> _Item:
-        features = {}
-        for name, tensor in processor.spec().items():
-            features[name] = tf.zeros([side or 1 for side in tensor.shape[1:]], tensor.dtype)
-        return features, why, tf.zeros([2], tf.int32)
-
-    def read() -> _Item:
-        def attempt(data: tf.Tensor) -> _Item:
-            image = decode(data, octets, header)
-            return processor(image), tf.constant(""), tf.shape(image)[:2]
-
-        name = tf.gather(tf.constant(headers.NAMES), header.kind)
-        corrupt = tf.strings.join(["The ", name, " data is truncated or corrupt."])
-        # A decoder that fails ends this one-element dataset and nothing else.
-        good = tf.data.Dataset.from_tensors(data).map(attempt).ignore_errors()
-        item: _Item = good.concatenate(tf.data.Dataset.from_tensors(refused(corrupt))).take(1).get_single_element()
-        return item
-
-    result: _Item = tf.cond(reason == "", read, lambda: refused(reason))
-    return result
+    blank = tf.zeros([0, 0, 3], tf.uint8)
+    image = tf.cond(reason == "", lambda: decode(data, octets, header), lambda: blank)
+    size = tf.shape(image)[:2]
+    read = tf.reduce_all(size > 0)
+    corrupt = tf.strings.join(["The ", tf.gather(headers.NAMES, header.kind), " data is truncated or corrupt."])
+    reason = tf.where(read | (reason != ""), reason, corrupt)
+    nothing = {n: tf.zeros([side or 1 for side in t.shape[1:]], t.dtype) for n, t in processor.spec().items()}
+    return tf.cond(read, lambda: processor(image), lambda: nothing), reason, size
 
 
 def _refusal(header: headers.Header, length: tf.Tensor, max_pixels: int) -> tf.Tensor:

@@ -21,7 +21,11 @@ import tensorflow as tf
 __all__ = ["FILTERS", "ORDERS", "Window", "resize"]
 
 _PRECISION_BITS = 22
-_SLICE_ELEMENTS = 1 << 22
+# A slice's samples are held once as int32, so 4 MB of them; a smaller slice costs more in bookkeeping than its better
+# use of the cache gains.
+_SLICE_ELEMENTS = 1 << 20
+_PARALLEL_SLICES = 4
+_SIGNED = ("bicubic", "lanczos")
 
 
 class Window(NamedTuple):
@@ -154,54 +158,71 @@ def _nearest_indices(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
 
 def _two_passes(image: tf.Tensor, size: tf.Tensor, part: Window, resample: str, order: str) -> tf.Tensor:
     source = tf.shape(image)[:2]
-    rows = _Axis.of(source[0], size[0], part.top, part.height, resample)
-    columns = _Axis.of(source[1], size[1], part.left, part.width, resample)
+    signed = resample in _SIGNED
+
+    def weights(i: int, first: tf.Tensor, count: tf.Tensor) -> _Weights:
+        return _weights(source[i], size[i], first, count, resample)
+
+    def horizontal(rows: tf.Tensor) -> tf.Tensor:
+        return _horizontal(rows, weights(1, part.left, part.width), signed)
+
+    def vertical(rows: tf.Tensor, above: tf.Tensor) -> tf.Tensor:
+        return _vertical(rows, above, part, lambda first, count: weights(0, first, count), signed)
 
     def horizontal_first() -> tf.Tensor:
-        used = image[rows.first : rows.last]
-        narrow = _pass(tf.transpose(used, [1, 0, 2]), columns)
-        return tf.transpose(_pass(narrow, rows.shifted()), [1, 0, 2])
+        first, last = _reach(source[0], size[0], part.top, part.height, resample)
+        return vertical(horizontal(image[first:last]), first)
 
     def vertical_first() -> tf.Tensor:
-        used = image[:, columns.first : columns.last]
-        return _pass(_pass(used, rows), columns.shifted())
+        return horizontal(vertical(image, tf.constant(0)))
 
     return tf.cond(_ORDERS[order](source, size), vertical_first, horizontal_first)
 
 
-class _Axis(NamedTuple):
-    """One axis' weights: output sample `i` is the sum of `weights[i, k] * input[start[i] + k]`."""
+class _Weights(NamedTuple):
+    """One axis' weights: output sample `i` is the sum of `values[i, k] * input[start[i] + k]`."""
 
     start: tf.Tensor  # int32 [count]
-    weights: tf.Tensor  # int32 [count, taps], with 22 fractional bits; 0 past a sample's own taps
-    first: tf.Tensor  # int32, the first input sample that is used at all
-    last: tf.Tensor  # int32, one past the last
+    values: tf.Tensor  # int32 [count, taps], with 22 fractional bits; 0 past a sample's own taps
+    last: tf.Tensor  # int32, one past the last input sample that is used
 
-    def shifted(self) -> _Axis:
-        """The same weights for an input that was cut to `first:last`."""
-        return _Axis(self.start - self.first, self.weights, tf.zeros_like(self.first), self.last - self.first)
 
-    @classmethod
-    def of(cls, source: tf.Tensor, target: tf.Tensor, offset: tf.Tensor, count: tf.Tensor, resample: str) -> _Axis:
-        """Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc`, for the outputs `offset:offset + count`."""
-        kernel, reach = _KERNELS[resample]
-        scale = _ratio(source, target)
-        stretch = tf.maximum(scale, 1.0)
-        support = reach * stretch
-        centre = (tf.cast(tf.range(offset, offset + count), tf.float64) + 0.5) * scale
-        # Casting truncates towards zero, as in C; a negative start is clipped in any case.
-        start = tf.maximum(tf.cast(centre - support + 0.5, tf.int32), 0)
-        stop = tf.minimum(tf.cast(centre + support + 0.5, tf.int32), source)
-        taps = tf.range(tf.reduce_max(stop - start))
-        positions = start[:, None] + taps[None, :]
-        inverse = 1.0 / stretch
-        raw = kernel((tf.cast(positions, tf.float64) - centre[:, None] + 0.5) * inverse)
-        raw = tf.where(positions < stop[:, None], raw, tf.zeros_like(raw))
-        total = tf.reduce_sum(raw, axis=1, keepdims=True)
-        share = raw / tf.where(total == 0.0, tf.ones_like(total), total)
-        fixed = share * float(1 << _PRECISION_BITS)
-        weights = tf.cast(tf.where(share < 0.0, fixed - 0.5, fixed + 0.5), tf.int32)
-        return cls(start, weights, tf.reduce_min(start), tf.reduce_max(stop))
+def _weights(source: tf.Tensor, target: tf.Tensor, first: tf.Tensor, count: tf.Tensor, resample: str) -> _Weights:
+    """Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc`, for the outputs `first:first + count`."""
+    kernel, _ = _KERNELS[resample]
+    start, stop, centre, inverse = _taps(source, target, tf.range(first, first + count), resample)
+    positions = start[:, None] + tf.range(tf.reduce_max(stop - start))[None, :]
+    raw = kernel((tf.cast(positions, tf.float64) - centre[:, None] + 0.5) * inverse)
+    raw = tf.where(positions < stop[:, None], raw, tf.zeros_like(raw))
+    total = tf.reduce_sum(raw, axis=1, keepdims=True)
+    share = raw / tf.where(total == 0.0, tf.ones_like(total), total)
+    # Casting truncates towards zero, so this rounds half away from it.
+    fixed = share * float(1 << _PRECISION_BITS)
+    values = tf.cast(tf.where(share < 0.0, fixed - 0.5, fixed + 0.5), tf.int32)
+    return _Weights(start, values, tf.reduce_max(stop))
+
+
+def _taps(
+    source: tf.Tensor, target: tf.Tensor, outputs: tf.Tensor, resample: str
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """For each output sample the first input and one past the last (int32), its centre, and 1 / stretch (float64)."""
+    _, reach = _KERNELS[resample]
+    scale = _ratio(source, target)
+    stretch = tf.maximum(scale, 1.0)
+    support = reach * stretch
+    centre = (tf.cast(outputs, tf.float64) + 0.5) * scale
+    # Casting truncates towards zero, as in C; a negative start is clipped in any case.
+    start = tf.maximum(tf.cast(centre - support + 0.5, tf.int32), 0)
+    stop = tf.minimum(tf.cast(centre + support + 0.5, tf.int32), source)
+    return start, stop, centre, 1.0 / stretch
+
+
+def _reach(
+    source: tf.Tensor, target: tf.Tensor, first: tf.Tensor, count: tf.Tensor, resample: str
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The first input sample that the outputs `first:first + count` use, and one past the last."""
+    start, stop, _, _ = _taps(source, target, tf.stack([first, first + count - 1]), resample)
+    return start[0], stop[1]
 
 
 def _ratio(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
@@ -210,44 +231,82 @@ def _ratio(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     return box / tf.cast(target, tf.float64)
 
 
-def _pass(image: tf.Tensor, axis: _Axis) -> tf.Tensor:
-    """Resamples the first axis and swaps the first two: uint8 [n, m, 3] to uint8 [m, count, 3].
+class _Matrix(NamedTuple):
+    """Weights as a sparse matrix over the inputs `0:inputs`."""
 
-    Slices along `m` bound the int32 copies; a small picture is one slice.
-    """
-    shape = tf.shape(image)
-    n, m = shape[0], shape[1]
-    count, taps = tf.shape(axis.weights)[0], tf.shape(axis.weights)[1]
-    row = tf.repeat(tf.range(count), taps)
-    # Taps past the end have weight 0; clipping their position keeps the product in bounds.
-    column = tf.minimum(tf.reshape(axis.start[:, None] + tf.range(taps)[None, :], [-1]), n - 1)
-    indices = tf.cast(tf.stack([row, column], axis=1), tf.int64)
-    values = tf.reshape(axis.weights, [-1])
-    matrix_shape = tf.cast(tf.stack([count, n]), tf.int64)
+    indices: tf.Tensor
+    values: tf.Tensor
+    shape: tf.Tensor
 
-    def resampled(part: tf.Tensor) -> tf.Tensor:
-        width = tf.shape(part)[1]
+    @classmethod
+    def of(cls, weights: _Weights, inputs: tf.Tensor) -> _Matrix:
+        count, taps = tf.shape(weights.values)[0], tf.shape(weights.values)[1]
+        row = tf.repeat(tf.range(count), taps)
+        # Taps past the end have weight 0; clipping their position keeps the product in bounds.
+        column = tf.minimum(tf.reshape(weights.start[:, None] + tf.range(taps)[None, :], [-1]), inputs - 1)
+        indices = tf.cast(tf.stack([row, column], axis=1), tf.int64)
+        return cls(indices, tf.reshape(weights.values, [-1]), tf.cast(tf.stack([count, inputs]), tf.int64))
+
+    def times(self, samples: tf.Tensor, signed: bool) -> tf.Tensor:
+        """The product with uint8 [inputs, m], rounded and clipped: uint8 [count, m]."""
         sums = tf.raw_ops.SparseTensorDenseMatMul(
-            a_indices=indices,
-            a_values=values,
-            a_shape=matrix_shape,
-            b=tf.cast(tf.reshape(part, [n, width * 3]), tf.int32),
+            a_indices=self.indices, a_values=self.values, a_shape=self.shape, b=tf.cast(samples, tf.int32)
         )
-        rounded = tf.bitwise.right_shift(sums + (1 << (_PRECISION_BITS - 1)), _PRECISION_BITS)
-        levels = tf.cast(tf.clip_by_value(rounded, 0, 255), tf.uint8)
-        return tf.transpose(tf.reshape(levels, [count, width, 3]), [1, 0, 2])
+        levels = tf.bitwise.right_shift(sums + (1 << (_PRECISION_BITS - 1)), _PRECISION_BITS)
+        # Without negative weights no sum leaves 0..255.
+        return tf.cast(tf.clip_by_value(levels, 0, 255) if signed else levels, tf.uint8)
 
-    per_slice = tf.maximum(_SLICE_ELEMENTS // (3 * tf.maximum(n, count)), 1)
-    slices = -(-m // per_slice)
 
-    def sliced() -> tf.Tensor:
-        def body(i: tf.Tensor, parts: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-            begin = i * per_slice
-            return i + 1, parts.write(i, resampled(image[:, begin : tf.minimum(begin + per_slice, m)]))
+def _horizontal(image: tf.Tensor, weights: _Weights, signed: bool) -> tf.Tensor:
+    """Resamples the columns: uint8 [h, w, 3] to [h, count, 3], a few rows at a time."""
+    shape = tf.shape(image)
+    height, width, count = shape[0], shape[1], tf.shape(weights.values)[0]
+    matrix = _Matrix.of(weights, width)
 
+    def rows(first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+        # Columns come first for the product, and channels before rows so that the way back is a plain transpose.
+        columns = tf.reshape(tf.transpose(image[first:last], [1, 2, 0]), [width, 3 * (last - first)])
+        levels = tf.reshape(matrix.times(columns, signed), [3 * count, last - first])
+        return tf.reshape(tf.transpose(levels), [last - first, count, 3])
+
+    return _in_slices(rows, height, 3 * tf.maximum(width, count))
+
+
+def _vertical(
+    image: tf.Tensor,
+    above: tf.Tensor,
+    part: Window,
+    weights: Callable[[tf.Tensor, tf.Tensor], _Weights],
+    signed: bool,
+) -> tf.Tensor:
+    """Resamples the rows: uint8 [h, w, 3], whose first row is the source's row `above`, to [count, w, 3]."""
+    shape = tf.shape(image)
+    height, width = shape[0], shape[1]
+
+    def rows(first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+        own = weights(part.top + first, last - first)
+        top, bottom = own.start[0], own.last
+        samples = tf.reshape(image[top - above : bottom - above], [bottom - top, 3 * width])
+        levels = _Matrix.of(own._replace(start=own.start - top), bottom - top).times(samples, signed)
+        return tf.reshape(levels, [last - first, width, 3])
+
+    # A slice of the result needs its share of the input's rows, or as many rows as it has itself.
+    per_row = 3 * width * tf.maximum(height, part.height) // part.height
+    return _in_slices(rows, part.height, per_row)
+
+
+def _in_slices(rows: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], count: tf.Tensor, per_row: tf.Tensor) -> tf.Tensor:
+    """Puts together `rows(first, last)` for slices of `0:count`, so that each works on a bounded number of samples."""
+    step = tf.maximum(_SLICE_ELEMENTS // per_row, 1)
+    slices = -(-count // step)
+
+    def body(i: tf.Tensor, parts: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        return i + 1, parts.write(i, rows(i * step, tf.minimum((i + 1) * step, count)))
+
+    def several() -> tf.Tensor:
         empty = tf.TensorArray(tf.uint8, size=slices, element_shape=[None, None, 3], infer_shape=False)
-        _, parts = tf.while_loop(lambda i, _: i < slices, body, [tf.constant(0), empty], parallel_iterations=1)
-        return parts.concat()
+        start = [tf.constant(0), empty]
+        return tf.while_loop(lambda i, _: i < slices, body, start, parallel_iterations=_PARALLEL_SLICES)[1].concat()
 
-    result = tf.cond(slices <= 1, lambda: resampled(image), sliced)
+    result = tf.cond(slices <= 1, lambda: rows(tf.constant(0), count), several)
     return tf.ensure_shape(result, [None, None, 3])
