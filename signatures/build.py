@@ -182,9 +182,6 @@ class _Builder:
         }
         return inputs, outputs
 
-    def _model_inputs(self) -> Mapping[str, Tensor]:
-        return self.model.inputs if self.head.model_inputs is None else self.head.model_inputs
-
     def _classify_signature(self) -> Signature:
         outputs = self.head.outputs
         return Signature(
@@ -222,7 +219,9 @@ def _at_least_one(batch: Any) -> Any:
     """A nest of tensors [b, ...] without empty axes: a blank item or so stands there, for models reshape by -1."""
 
     def padded(value: Any) -> Any:
-        some = tf.cond(tf.shape(value)[0] > 0, lambda: value, lambda: tf.zeros(tf.maximum(tf.shape(value), 1), value.dtype))
+        some = tf.cond(
+            tf.shape(value)[0] > 0, lambda: value, lambda: tf.zeros(tf.maximum(tf.shape(value), 1), value.dtype)
+        )
         some.set_shape(value.shape)
         return some
 

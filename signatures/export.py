@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from signatures import base_path, checkpoint, pictures, sources, warmup
+from signatures import base_path, checkpoint, pictures, runtime, sources, warmup
 from signatures.errors import CheckFailed, UsageError, VitrinaError
 from signatures.model import Model
 from signatures.preprocessing import Preprocessing
@@ -240,6 +240,7 @@ def _card(model: Model, task: Task, built: Built, folder: Path, description: str
         extra={
             "description": description or f"{model.source.cls} of {model.source.model} for {task.name}",
             "dtype": model.dtype,
+            "minimum_runtime": runtime.minimum(folder),
             "sizes": {"graph_bytes": (folder / "saved_model.pb").stat().st_size, "variables_bytes": variables},
         },
     )

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from signatures import pictures
+from signatures.base_path import latest
+from signatures.errors import UsageError
+from signatures.verify import Report, Row, difference, verify
+
+
+def test_files_and_folders_are_compared_with_the_checkpoint(
+    tiny_servable: Path, photos: list[bytes], tmp_path: Path
+) -> None:
+    for index, photo in enumerate(photos):
+        suffix = "png" if photo[1:4] == b"PNG" else "jpg"
+        (tmp_path / f"{index}.{suffix}").write_bytes(photo)
+    report = verify(tiny_servable, images=[tmp_path, tmp_path / "0.jpg"])
+    assert report.holds
+    assert len(report.rows) == len(photos)
+    assert max(row.grey_max for row in report.rows) == 0
+    assert max(row.output_max for row in report.rows) <= 1e-4
+    assert report.agreement == 1.0
+    certificate = json.loads(json.dumps(report.to_json()))
+    assert certificate["holds"] is True
+    assert certificate["tolerances"] == {"grey_levels_max": 0, "features_max": 1e-6, "output_max": 1e-4}
+    assert "parity holds" in report.table().splitlines()[-1]
+    assert len(report.table().splitlines()) == len(photos) + 2
+
+
+def test_an_answer_that_differs_is_a_breach(tiny_servable: Path, tmp_path: Path, photos: list[bytes]) -> None:
+    """Two labels change places in the graph alone; transformers' own pipeline knows better."""
+    copy = Path(shutil.copytree(latest(tiny_servable), tmp_path / "copy"))
+    graph = (copy / "saved_model.pb").read_bytes()
+    swapped = graph.replace(b"kind b", b"kind ?").replace(b"kind k", b"kind b").replace(b"kind ?", b"kind k")
+    assert swapped != graph
+    (copy / "saved_model.pb").write_bytes(swapped)
+    image = tmp_path / "a.jpg"
+    image.write_bytes(photos[0])
+    report = verify(copy, images=[image])
+    assert not report.holds
+    assert "in its outputs" in report.breach
+    assert not report.rows[0].agrees
+    assert "differs" in report.table()
+
+
+def test_drawn_pictures_cover_what_is_promised() -> None:
+    from PIL import Image
+
+    drawn = pictures.many()
+    opened = {name: Image.open(io.BytesIO(data)) for name, data in drawn.items()}
+    assert {"JPEG", "PNG", "BMP", "GIF"} <= {image.format for image in opened.values()}
+    assert {"RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16"} <= {image.mode for image in opened.values()}
+    orientations = {image.getexif().get(pictures.ORIENTATION_TAG) for image in opened.values()}
+    assert orientations >= set(range(1, 9))
+    sizes = {image.size for image in opened.values()}
+    assert {(1, 1), (1, 500), (500, 1), (3000, 40), (40, 1500)} <= sizes
+    assert pictures.many() == drawn, "they are the same on every call"
+
+
+def row(**changes: object) -> Row:
+    values = {"image": "a.jpg", "size": "1x1", "grey_max": 0.0, "grey_mean": 0.0, "features_max": 1e-7}
+    return Row(**{**values, "output_max": 1e-6, "agrees": True, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, ""),
+        ({"grey_max": 1.0}, "1 grey levels"),
+        ({"features_max": 2e-6}, "after preprocessing"),
+        ({"features_max": float("nan")}, "after preprocessing"),
+        ({"output_max": 2e-4}, "in its outputs"),
+        ({"output_max": float("inf")}, "in its outputs"),
+        ({"error": "The image is empty"}, "could not read it"),
+    ],
+)
+def test_one_row_out_of_tolerance_is_a_breach(changes: dict[str, object], says: str) -> None:
+    report = Report(task="t", reference="R", rows=(row(), row(image="b.png", **changes)), output_tolerance=1e-4)
+    assert report.holds is (says == "")
+    assert (f"b.png: {report.breach.partition(': ')[2]}" if says else "") == report.breach
+    assert says in report.breach
+
+
+def test_labels_are_compared_by_their_scores() -> None:
+    want = {"labels": ["a", "b", "c"], "scores": [0.5, 0.3, 0.2]}
+
+    def got(labels: list[bytes], scores: list[float]) -> dict[str, object]:
+        return {"labels": np.array(labels, object), "scores": np.array(scores, np.float32), "error": b""}
+
+    assert difference(got([b"a", b"b", b"c"], [0.5, 0.3, 0.2]), want)[0] < 1e-6
+    close = {"labels": ["a", "b"], "scores": [0.50001, 0.49999]}
+    worst, agrees = difference(got([b"b", b"a"], [0.50001, 0.49999]), close)
+    assert worst < 1e-4
+    assert not agrees
+    assert difference(got([b"b", b"a", b"c"], [0.5, 0.3, 0.2]), want) == (pytest.approx(0.2), False)
+    assert difference(got([b"a", b"b", b"z"], [0.5, 0.3, 0.2]), want)[0] == pytest.approx(0, abs=1e-6)
+    assert difference(got([b"a", b"b"], [0.5, 0.3]), want)[0] == float("inf")
+    assert difference({"text": b"one"}, {"text": "two"}) == (float("inf"), False)
+    assert difference({"text": b"one"}, {"text": "one"}) == (0.0, True)
+    assert difference({"embedding": np.zeros(3, np.float32)}, {"embedding": np.full(3, 0.5)}) == (0.5, True)
+
+
+def test_what_cannot_be_compared_is_said(tiny_servable: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="There is no folder"):
+        verify(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="cannot be read"):
+        verify(tiny_servable, images=[tmp_path / "missing.jpg"])
+    with pytest.raises(UsageError, match="holds no images"):
+        verify(tiny_servable, images=[tmp_path])
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.raises(UsageError, match="cannot be read by Pillow"):
+        verify(tiny_servable, images=[tmp_path / "text.jpg"])
