@@ -23,28 +23,29 @@ def blip_settings(model: Model, max_new_tokens: int | None) -> Settings:
     )
 
 
-def blip_step(decoder: Any, seen: Any) -> Step:
+def blip_step(decoder: Any, seen: Any, mask: Any = None) -> Step:
     """BLIP's text decoder.
 
     Args:
         decoder: A `TFBlipTextLMHeadModel`.
         seen: float32 [b, n, d], what it attends to.
+        mask: int32 [b, n], 0 for padding in `seen`; None where there is none.
     """
     import tensorflow as tf
 
-    everything = tf.ones(tf.shape(seen)[:2], tf.int32)
+    seen_mask = tf.ones(tf.shape(seen)[:2], tf.int32) if mask is None else mask
 
     def step(ids: Any, cache: Any, position: Any) -> tuple[Any, Any]:
         batch, count = tf.unstack(tf.shape(ids))
         places = position + tf.range(count)
         # Three axes: the mask is taken as it is, each id sees itself and what was before it.
-        mask = tf.cast(tf.range(position + count) <= places[:, None], tf.int32)
+        before = tf.cast(tf.range(position + count) <= places[:, None], tf.int32)
         outputs = decoder(
             input_ids=ids,
-            attention_mask=tf.tile(mask[None], [batch, 1, 1]),
+            attention_mask=tf.tile(before[None], [batch, 1, 1]),
             position_ids=places[None],
             encoder_hidden_states=seen,
-            encoder_attention_mask=everything,
+            encoder_attention_mask=seen_mask,
             past_key_values=cache,
             use_cache=True,
             is_decoder=True,

@@ -6,13 +6,19 @@ import inspect
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from signatures.errors import MissingExtra, UsageError
 from signatures.model import MEANINGS, Model
 from signatures.spec import Tensor
 
-__all__ = ["accepted", "text_inputs", "tokenizer_of"]
+if TYPE_CHECKING:
+    from signatures.tokenizers import GraphTokenizer
+
+__all__ = ["accepted", "encode_within", "most_tokens", "text_inputs", "tokenizer_of"]
+
+_SHIFTED = ("roberta", "camembert", "xlm-roberta", "layoutlmv3")
+"""Families that count positions from the padding id on, so that many fewer are left for tokens."""
 
 
 def tokenizer_of(model: Model) -> Any:
@@ -43,6 +49,35 @@ def accepted(model: Model, encoded: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a tokenizer's outputs that the model takes."""
     known = inspect.signature(model.native.call).parameters
     return {name: value for name, value in encoded.items() if name in known}
+
+
+def most_tokens(config: Mapping[str, Any]) -> int:
+    """How many tokens a text may have before its model has no position for them.
+
+    Args:
+        config: The text model's configuration.
+    """
+    positions = int(config["max_position_embeddings"])
+    return positions - int(config["pad_token_id"]) - 1 if config.get("model_type") in _SHIFTED else positions
+
+
+def encode_within(tokenizer: GraphTokenizer, texts: Any, most: int) -> tuple[dict[str, Any], Any]:
+    """Texts as ids, of which none is longer than its model reads: one of those would fail its whole batch.
+
+    Args:
+        tokenizer: The tokenizer in the graph.
+        texts: string [n].
+        most: Tokens at most, special ones included.
+
+    Returns:
+        The tokenizer's outputs, int32 [n, t] with t at most `most`, and bool [n]: which texts are too long. Those are
+        cut, and what is answered of them means nothing.
+    """
+    import tensorflow as tf
+
+    encoded = tokenizer.encode(texts, max_length=most + 1)
+    too_long = tf.reduce_sum(encoded["attention_mask"], axis=1) > most
+    return {name: value[:, :most] for name, value in encoded.items()}, too_long
 
 
 def text_inputs(model: Model, tokenizer: Any) -> dict[str, Tensor]:

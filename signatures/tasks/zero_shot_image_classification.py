@@ -15,7 +15,7 @@ from signatures.errors import UsageError
 from signatures.model import Model, Tensors
 from signatures.spec import Tensor
 from signatures.tasks import Head, Option, Request, Task
-from signatures.text import accepted, text_inputs, tokenizer_of
+from signatures.text import accepted, encode_within, most_tokens, text_inputs, tokenizer_of
 
 if TYPE_CHECKING:
     from signatures.checkpoint import Checkpoint
@@ -98,12 +98,19 @@ def _open_head(model: Model, prompt: str) -> Head:
 
     tokenizer = tokenizer_of(model)
     in_graph = compile_tokenizer(tokenizer)
+    most = most_tokens(model.config["text_config"])
     before, after = prompt.split("{}")
 
     def features(images: Tensors, request: Request) -> Tensors:
-        different, _ = _different(request.inputs["candidate_labels"])
-        encoded = in_graph.encode(tf.strings.join([before, different, after]))
-        return {"pixel_values": images["pixel_values"], **accepted(model, encoded)}
+        different, places = _different(request.inputs["candidate_labels"])
+        encoded, too_long = encode_within(in_graph, tf.strings.join([before, different, after]), most)
+        refused = tf.reduce_any(tf.gather(too_long, places), axis=1)
+        reason = f"a candidate label has more than the {most} tokens that the model reads; send shorter labels"
+        return {
+            "pixel_values": images["pixel_values"],
+            **accepted(model, encoded),
+            "error": tf.where(refused, reason, ""),
+        }
 
     def postprocess(raw: Tensors, request: Request) -> Tensors:
         candidates = request.inputs["candidate_labels"]
@@ -171,10 +178,11 @@ def samples(count: int) -> dict[str, Any]:
 
 def reference(checkpoint: Checkpoint, image: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The answer of transformers' own pipeline."""
+    import tensorflow as tf
     from transformers import AutoTokenizer, ZeroShotImageClassificationPipeline
 
     options = checkpoint.card.options
-    given = options.get("labels") or [label.decode() for label in inputs["candidate_labels"]]
+    given = options.get("labels") or [tf.compat.as_text(label) for label in inputs["candidate_labels"]]
     pipeline = checkpoint.pipeline(
         ZeroShotImageClassificationPipeline, tokenizer=AutoTokenizer.from_pretrained(checkpoint.folder)
     )

@@ -243,3 +243,30 @@ def save_captioner(folder: Path, decoder: str, *, gain: float = 3.0, **generatio
     tokenizer.save_pretrained(folder)
     save_image_processor(folder)
     return save(model, folder, gain=gain)
+
+
+def save_layoutlmv3(folder: Path, *, most: int = 48, gain: float = 6.0) -> Path:
+    """A LayoutLMv3 whose spans hold `most` tokens, so that pages of a few lines need several."""
+    import tempfile
+
+    from transformers import LayoutLMv3Config, LayoutLMv3TokenizerFast, TFLayoutLMv3ForQuestionAnswering
+    from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
+
+    seed()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    merges = [("o", "t"), ("ot", "a"), ("Ġ", "t"), ("e", "r"), ("u", "e")]
+    tokens = [*special, *bytes_to_unicode().values(), *("".join(pair) for pair in merges)]
+    with tempfile.TemporaryDirectory() as name:
+        vocab, rules = Path(name) / "vocab.json", Path(name) / "merges.txt"
+        vocab.write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+        rules.write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)]) + "\n")
+        tokenizer = LayoutLMv3TokenizerFast(str(vocab), str(rules), model_max_length=most)
+    config = LayoutLMv3Config(
+        vocab_size=len(tokens), hidden_size=36, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+        max_position_embeddings=most + 2, coordinate_size=6, shape_size=6, input_size=SIZE, patch_size=8,
+        rel_pos_bins=8, rel_2d_pos_bins=8, max_rel_pos=16, max_rel_2d_pos=32,
+        **{f"{role}_token_id": tokens.index(token) for role, token in zip(["bos", "pad", "eos"], special[:3], strict=True)},
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    save_image_processor(folder)
+    return save(TFLayoutLMv3ForQuestionAnswering(config), folder, gain=gain)
