@@ -27,6 +27,7 @@ __all__ = [
     "sorted_keys",
     "starts",
     "take",
+    "utf8",
 ]
 
 # What str.isspace() says, as a class for RE2; all of it lies below U+3001.
@@ -74,9 +75,32 @@ def decode(texts: tf.Tensor) -> Text:
 
 
 def encode(text: Text) -> tf.Tensor:
-    """Code points to UTF-8 string [n]."""
-    splits = starts(lengths(text.rows, text.count))
-    return tf.strings.unicode_encode(tf.RaggedTensor.from_row_splits(text.codes, splits, validate=False), "UTF-8")
+    """Code points to UTF-8 string [n].
+
+    TensorFlow's own `unicode_encode` would replace U+FFFF and the other noncharacters.
+    """
+    bytes_, mask = utf8(text.codes)
+    rows = tf.boolean_mask(tf.repeat(text.rows[:, None], 4, 1), mask)
+    signs = tf.gather(frozen([bytes([byte]) for byte in range(256)]), tf.boolean_mask(bytes_, mask))
+    return tf.strings.unsorted_segment_join(signs, rows, text.count)
+
+
+def utf8(codes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The UTF-8 bytes of code points, int32 [c, 4], and which of the four there are."""
+
+    def bits(shift: int, mask: int) -> tf.Tensor:
+        return tf.bitwise.bitwise_and(tf.bitwise.right_shift(codes, shift), mask)
+
+    one, two, three = codes < 0x80, codes < 0x800, codes < 0x10000
+    tail = [0x80 + bits(shift, 0x3F) for shift in (0, 6, 12)]
+    lead = tf.where(
+        one, codes, tf.where(two, 0xC0 + bits(6, 0x1F), tf.where(three, 0xE0 + bits(12, 0xF), 0xF0 + bits(18, 7)))
+    )
+    zero = tf.zeros_like(codes)
+    second = tf.where(two, tail[0], tf.where(three, tail[1], tail[2]))
+    third = tf.where(two, zero, tf.where(three, tail[0], tail[1]))
+    bytes_ = tf.stack([lead, second, third, tail[0]], 1)
+    return bytes_, tf.stack([tf.ones_like(one), ~one, ~two, ~three], 1)
 
 
 def lengths(rows: tf.Tensor, count: tf.Tensor) -> tf.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from signatures.errors import UsageError
-from signatures.tokenizers.arrays import find, frozen, row_starts, sorted_keys
+from signatures.tokenizers.arrays import find, frozen, row_starts, sorted_keys, utf8
 from signatures.tokenizers.plan import BytePairs
 from signatures.tokenizers.words import Cut
 
@@ -75,7 +75,7 @@ class Bpe:
 
     def _symbols(self, cut: Cut) -> tuple[tf.Tensor, tf.Tensor]:
         """The ids of each word's bytes; the last byte of a word carries the suffix."""
-        bytes_, mask = _utf8(cut.codes)
+        bytes_, mask = utf8(cut.codes)
         words = tf.boolean_mask(tf.repeat(cut.words[:, None], 4, 1), mask)
         values = tf.boolean_mask(bytes_, mask)
         last = tf.concat([row_starts(words)[1:], tf.ones_like(words[:1], tf.bool)], 0)
@@ -120,21 +120,3 @@ def _leftmost_only(ranked: dict[tuple[int, int], tuple[int, int]]) -> list[bool]
         for id in pair:
             best.setdefault(id, rank)
     return [best.get(merged, rank) < rank for rank, (merged, _) in enumerate(ranked.values())] + [False]
-
-
-def _utf8(codes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The UTF-8 bytes of code points, int32 [c, 4], and which of the four there are."""
-
-    def bits(shift: int, mask: int) -> tf.Tensor:
-        return tf.bitwise.bitwise_and(tf.bitwise.right_shift(codes, shift), mask)
-
-    one, two, three = codes < 0x80, codes < 0x800, codes < 0x10000
-    tail = [0x80 + bits(shift, 0x3F) for shift in (0, 6, 12)]
-    lead = tf.where(
-        one, codes, tf.where(two, 0xC0 + bits(6, 0x1F), tf.where(three, 0xE0 + bits(12, 0xF), 0xF0 + bits(18, 7)))
-    )
-    zero = tf.zeros_like(codes)
-    second = tf.where(two, tail[0], tf.where(three, tail[1], tail[2]))
-    third = tf.where(two, zero, tf.where(three, tail[0], tail[1]))
-    bytes_ = tf.stack([lead, second, third, tail[0]], 1)
-    return bytes_, tf.stack([tf.ones_like(one), ~one, ~two, ~three], 1)

@@ -55,8 +55,10 @@ class Pages:
     @classmethod
     def of(cls, values: npt.NDArray[Any]) -> Pages:
         """Packs [0x110000] values."""
-        pages, inverse = np.unique(values.reshape(-1, PAGE).astype(np.int32), axis=0, return_inverse=True)
-        return cls(start=(inverse.reshape(-1) * PAGE).astype(np.int32), values=pages.reshape(-1))
+        rows = values.reshape(-1, PAGE).astype(np.int32)
+        number: dict[bytes, int] = {}
+        start = [PAGE * number.setdefault(row.tobytes(), len(number)) for row in rows]
+        return cls(start=np.array(start, np.int32), values=np.frombuffer(b"".join(number), np.int32))
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,14 @@ class Composition:
     composed: Ints
 
 
-def _characters(codes: range) -> list[str]:
-    return [chr(code) for code in codes if code not in _SURROGATES]
+@functools.cache
+def _pages() -> tuple[str, ...]:
+    """The characters of each page; surrogates have none."""
+    firsts = range(0, COUNT, PAGE)
+    return tuple("" if first in _SURROGATES else "".join(map(chr, range(first, first + PAGE))) for first in firsts)
 
 
-def _each(normalize: Callable[[str], str], characters: list[str]) -> list[str]:
+def _each(normalize: Callable[[str], str], characters: str) -> list[str]:
     """`normalize` of each character; many at once where the separator shows that nothing was lost."""
     parts = normalize(_SEPARATOR.join(characters)).split(_SEPARATOR)
     return parts if len(parts) == len(characters) else [normalize(character) for character in characters]
@@ -107,11 +112,9 @@ def _mapped(document: str) -> Mapping[int, str]:
     """Code points that a normaliser changes, by what they become."""
     normalize = _normalizer(json.loads(document)).normalize_str
     changed: dict[int, str] = {}
-    for first in range(0, COUNT, PAGE):
-        characters = _characters(range(first, first + PAGE))
-        if characters:
-            pairs = zip(characters, _each(normalize, characters), strict=True)
-            changed.update((ord(before), after) for before, after in pairs if before != after)
+    for characters in filter(None, _pages()):
+        pairs = zip(characters, _each(normalize, characters), strict=True)
+        changed.update((ord(before), after) for before, after in pairs if before != after)
     return changed
 
 
@@ -168,31 +171,25 @@ def composition() -> Composition:
 
 
 def _combining_classes() -> Ints:
-    """The classes as the library orders them: a mark is probed against one mark of each class that Python knows.
+    """The classes, in an order that the library confirms.
 
-    Classes never change once assigned, so only marks that are newer than Python's Unicode need the library's word.
+    Python's are taken for the marks that Python knows, because a class never changes once it is assigned. A mark that
+    is newer than Python's Unicode gets its class by probing: it moves before marks of a higher class.
     """
-    classes = np.zeros(COUNT, np.int32)
-    for code in range(COUNT):
-        classes[code] = unicodedata.combining(chr(code))
     normalize = _normalizer({"type": "NFD"}).normalize_str
-    last = "\u0345"  # class 240, the highest: every mark goes before it
-    marks = {int(value): chr(int(np.flatnonzero(classes == value)[0])) for value in np.unique(classes[classes > 0])}
-    for first in range(0, COUNT, PAGE):
-        block = range(first, first + PAGE)
-        unknown = [chr(code) for code in block if code not in _SURROGATES and unicodedata.category(chr(code)) == "Cn"]
-        if unknown:
-            probed = [normalize(last + character) for character in unknown] if _moves(normalize, last, unknown) else []
-            for character, text in zip(unknown, probed, strict=False):
-                if text != last + character:
-                    before = [value for value, mark in marks.items() if normalize(mark + character) == mark + character]
-                    classes[ord(character)] = max(before, default=1)
+    highest = "\u0345"  # class 240: every other mark moves before it
+    moving: list[str] = [highest]
+    for characters in filter(None, _pages()):
+        text = _SEPARATOR.join(highest + character for character in characters)
+        if normalize(text) != text:
+            moving += [character for character in characters if normalize(highest + character)[0] != highest]
+    known = {character: unicodedata.combining(character) for character in moving}
+    marks = {value: character for character, value in known.items() if value}
+    classes = np.zeros(COUNT, np.int32)
+    for character, value in known.items():
+        below = [other for other, mark in marks.items() if normalize(mark + character) == mark + character]
+        classes[ord(character)] = value or max(below, default=1)
     return classes
-
-
-def _moves(normalize: Callable[[str], str], last: str, characters: list[str]) -> bool:
-    text = _SEPARATOR.join(last + character for character in characters)
-    return normalize(text) != text
 
 
 @functools.cache
@@ -210,10 +207,9 @@ def _spans(pattern: str) -> list[tuple[int, int]]:
 
     split = pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True)
     spans = []
-    for first in range(0, COUNT, 0x800):  # the library's time grows faster than the text; surrogates fill one block
-        if first != _SURROGATES.start:
-            text = "".join(map(chr, range(first, first + 0x800)))
-            spans += [(first + start, first + stop) for _, (start, stop) in split.pre_tokenize_str(text)]
+    for number, characters in enumerate(_pages()):  # in pages, as the library's time grows faster than the text
+        first = number * PAGE
+        spans += [(first + start, first + stop) for _, (start, stop) in split.pre_tokenize_str(characters)]
     return spans
 
 
@@ -224,14 +220,13 @@ def bert_classes() -> Pages:
 
     split = pre_tokenizers.BertPreTokenizer()
     classes = np.full(COUNT, OTHER, np.int32)
-    for first in range(0, COUNT, 0x10000):
-        codes = [ord(character) for character in _characters(range(first, first + 0x10000))]
-        text = "".join(f"a{chr(code)}" for code in codes)  # letters between them: neighbours do not touch
+    for number, characters in enumerate(_pages()):
+        text = "".join(f"a{character}" for character in characters)  # letters between them: neighbours do not touch
         owner = np.zeros(len(text), np.int32)
         for _, (start, stop) in split.pre_tokenize_str(text):
             owner[start:stop] = stop - start
-        found = owner[1::2]
-        classes[codes] = np.where(found == 0, SPACE, np.where(found == 1, PUNCTUATION, OTHER))
+        found = np.where(owner == 0, SPACE, np.where(owner == 1, PUNCTUATION, OTHER))[1::2]
+        classes[number * PAGE : number * PAGE + len(found)] = found
     return Pages.of(classes)
 
 

@@ -11,7 +11,7 @@ from signatures.tokenizers.arrays import PYTHON_SPACE, frozen
 from signatures.tokenizers.bpe import byte_alphabet
 from signatures.tokenizers.plan import Detokenizer, Plan
 
-__all__ = ["Decoder"]
+__all__ = ["Decoder", "stripped"]
 
 # The order matters: each replacement runs over what the one before it left.
 _SIGNS = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"))
@@ -48,7 +48,7 @@ class Decoder:
         text = tf.strings.reduce_join(tf.where(shown, pieces, ""), 1)
         text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
         if self._settings.end_of_word:
-            text = _stripped(_replace(text, self._settings.end_of_word, " "))
+            text = stripped(_replace(text, self._settings.end_of_word, " "))
         for before, after in _TIDY if self._settings.tidy else ():
             text = _replace(text, before, after)
         return text
@@ -81,6 +81,6 @@ def _replace(text: tf.Tensor, before: str, after: str) -> tf.Tensor:
     return tf.strings.regex_replace(text, before.replace(".", r"\.").replace("?", r"\?"), after)
 
 
-def _stripped(text: tf.Tensor) -> tf.Tensor:
+def stripped(text: tf.Tensor) -> tf.Tensor:
     """`str.strip()`, whose whitespace is Python's."""
     return tf.strings.regex_replace(text, f"^{PYTHON_SPACE}+|{PYTHON_SPACE}+$", "")

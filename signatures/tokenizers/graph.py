@@ -10,7 +10,7 @@ from signatures.errors import UsageError
 from signatures.tokenizers.added import Finder, Pieces, joined
 from signatures.tokenizers.arrays import PYTHON_SPACE, decode, encode
 from signatures.tokenizers.bpe import Bpe
-from signatures.tokenizers.detokenize import Decoder
+from signatures.tokenizers.detokenize import Decoder, stripped
 from signatures.tokenizers.layout import Grid, Tokens, Truncation, arrange, spans, truncate
 from signatures.tokenizers.normalize import Step, normalizers
 from signatures.tokenizers.plan import BytePairs, Plan, Slot, read_plan
@@ -155,9 +155,18 @@ class GraphTokenizer(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
             answer["bbox"] = self._boxes(grid, tf.gather(tf.cast(boxes, tf.int32), rows), asked is not None)
         return answer
 
-    def decode(self, ids: tf.Tensor) -> tf.Tensor:
-        """`tokenizer.decode(ids, skip_special_tokens=True)` of each row: integer [n, L] to string [n]."""
-        return self._decoder(ids)
+    def decode(self, ids: tf.Tensor, *, strip: bool = False) -> tf.Tensor:
+        """`tokenizer.decode(ids, skip_special_tokens=True)` of each row.
+
+        Args:
+            ids: Integers [n, L].
+            strip: Whether whitespace at the ends is cut off, as `str.strip()` does.
+
+        Returns:
+            Texts, string [n].
+        """
+        text = self._decoder(ids)
+        return stripped(text) if strip else text
 
     def _tokens(
         self, texts: tf.Tensor, words: tf.Tensor | None, rows: tf.Tensor | None = None, count: tf.Tensor | None = None
