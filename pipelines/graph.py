@@ -56,9 +56,9 @@ def _components(settings: Settings, started: str) -> list[Any]:
     from pipelines.components.data_gate import DataGate
     from pipelines.components.image_gen import ImageGen
     from pipelines.components.serving_check import ServingCheck
+    from pipelines.data import EVAL, TRAIN
     from pipelines.evaluation import eval_config
     from pipelines.examples import MEASURES
-    from pipelines.folders import EVAL, TRAIN
 
     images = ImageGen(data=settings.data, eval_share=settings.eval_share, max_bad_share=settings.max_bad_share)
     examples = images.outputs["examples"]

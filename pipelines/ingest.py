@@ -1,71 +1,84 @@
 """Images to Examples in Beam: read, check, split, write. TFX is not needed here.
 
-A file that cannot be read is set aside with its reason; how many may be, before it is an error, is for the
-caller to say (`components/image_gen.py`).
+An image that cannot be read is set aside with its reason; how many may be, before it is an error, is for the
+caller to say (`check`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 
+from pipelines.data import EVAL, TRAIN, Data, Item, split_by_content
 from pipelines.examples import to_example
-from pipelines.folders import EVAL, TRAIN, ImageFile, Tree, split_by_content
 from signatures.errors import CheckFailed, VitrinaError
 
 __all__ = ["SPLITS", "ReadImage", "check", "ingest"]
 
 SPLITS = (TRAIN, EVAL)
 BAD = "bad"
-SPREAD = 256
 LISTED = 5
 
 
 class ReadImage(beam.DoFn):  # type: ignore[misc]
-    """One `ImageFile` to a serialized Example under the tag of its split, or to its reason under `bad`."""
+    """One `Item` to a serialized Example under the tag of its split, or to its reason under `bad`.
 
-    def __init__(self, eval_share: float) -> None:
+    Args:
+        labels: Class names in id order.
+        eval_share: The share held out where an item has no split.
+    """
+
+    def __init__(self, labels: tuple[str, ...], eval_share: float) -> None:
         super().__init__()
+        self._ids = {text: number for number, text in enumerate(labels)}
         self._eval_share = eval_share
 
-    def process(self, element: ImageFile) -> Iterator[Any]:
-        """Reads one file."""
+    def process(self, element: Item) -> Iterator[Any]:
+        """Reads one image."""
         try:
-            encoded = Path(element.path).read_bytes()
-            example = to_example(encoded, label=element.label, text=element.text, filename=element.filename)
-        except (OSError, VitrinaError) as error:
-            yield beam.pvalue.TaggedOutput(BAD, {"filename": element.filename, "reason": str(error)})
+            encoded = _bytes(element)
+            example = to_example(encoded, label=self._ids[element.text], text=element.text, filename=element.filename)
+        except (OSError, VitrinaError, beam.io.filesystem.BeamIOError) as error:
+            yield beam.pvalue.TaggedOutput(BAD, {"filename": element.filename, "reason": _reason(error)})
             return
         split = element.split or split_by_content(hashlib.sha256(encoded).hexdigest(), self._eval_share)
         yield beam.pvalue.TaggedOutput(split, example.SerializeToString(deterministic=True))
 
 
 def ingest(
-    tree: Tree, *, pipeline: Any, eval_share: float, split_folders: Mapping[str, str], scratch: Path
+    data: Data,
+    *,
+    make_pipeline: Callable[[], Any],
+    eval_share: float,
+    split_folders: Mapping[str, str],
+    scratch: Path,
 ) -> dict[str, Any]:
-    """Runs a Beam pipeline over a tree of images.
+    """Runs Beam over images.
 
     Args:
-        tree: What to read.
-        pipeline: A fresh Beam pipeline; it has run when this returns.
-        eval_share: The share held out where the tree gives no split, 0 to 1.
+        data: What to read.
+        make_pipeline: Gives a fresh Beam pipeline.
+        eval_share: The share held out where the data gives no split, 0 to 1.
         split_folders: Split name -> folder to write its TFRecords (gzip) to.
         scratch: An empty folder for what the workers count.
 
     Returns:
         The report: `labels`, `counts` (split -> number) and `bad` (a `filename` and a `reason` each).
+
+    Raises:
+        CheckFailed: There are fewer than two classes.
     """
-    with pipeline as started:
-        _add_steps(started, tree.files, eval_share=eval_share, split_folders=split_folders, report=scratch)
+    labels = data.labels or _labels(data, make_pipeline, scratch)
+    with make_pipeline() as pipeline:
+        _add_steps(pipeline, data, labels, eval_share=eval_share, split_folders=split_folders, report=scratch)
     counts = {split: sum(int(line) for line in _lines(scratch, f"count-{split}")) for split in SPLITS}
     bad = sorted((json.loads(line) for line in _lines(scratch, "bad")), key=lambda item: str(item["filename"]))
-    return {"labels": list(tree.labels), "counts": counts, "bad": bad}
+    return {"labels": list(labels), "counts": counts, "bad": bad}
 
 
 def check(report: Mapping[str, Any], data: str, *, max_bad_share: float) -> None:
@@ -74,7 +87,7 @@ def check(report: Mapping[str, Any], data: str, *, max_bad_share: float) -> None
     Args:
         report: From `ingest`.
         data: The data's name, for the message.
-        max_bad_share: The share of unreadable files that is tolerated, 0 to 1.
+        max_bad_share: The share of unreadable images that is tolerated, 0 to 1.
 
     Raises:
         CheckFailed: It is more than that, or there is nothing to train on or to hold out.
@@ -84,7 +97,7 @@ def check(report: Mapping[str, Any], data: str, *, max_bad_share: float) -> None
         listed = "; ".join(f"{item['filename']}: {item['reason']}" for item in bad[:LISTED])
         more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
         raise CheckFailed(
-            f"{len(bad)} of {good + len(bad)} files below {data} cannot be read, more than the allowed share of "
+            f"{len(bad)} of {good + len(bad)} images of {data} cannot be read, more than the allowed share of "
             f"{max_bad_share:g} ({listed}{more}). Repair or remove them, or raise --max-bad-share."
         )
     for split, count in report["counts"].items():
@@ -96,16 +109,15 @@ def check(report: Mapping[str, Any], data: str, *, max_bad_share: float) -> None
 
 
 def _add_steps(
-    pipeline: Any, files: Sequence[ImageFile], *, eval_share: float, split_folders: Mapping[str, str], report: Path
+    pipeline: Any,
+    data: Data,
+    labels: tuple[str, ...],
+    *,
+    eval_share: float,
+    split_folders: Mapping[str, str],
+    report: Path,
 ) -> None:
-    # Keyed by name, not at random as beam.Reshuffle does it: spread over workers, yet the same order every run.
-    spread = (
-        pipeline
-        | "Files" >> beam.Create([(zlib.crc32(file.filename.encode()) % SPREAD, file) for file in files])
-        | "Spread" >> beam.GroupByKey()
-        | "Files in key" >> beam.FlatMap(_values)
-    )
-    read = spread | "Read" >> beam.ParDo(ReadImage(eval_share)).with_outputs(*SPLITS, BAD)
+    read = data.read(pipeline) | "Read" >> beam.ParDo(ReadImage(labels, eval_share)).with_outputs(*SPLITS, BAD)
     for split in SPLITS:
         _ = read[split] | f"Write[{split}]" >> beam.io.WriteToTFRecord(
             f"{split_folders[split]}/data_tfrecord", file_name_suffix=".gz"
@@ -118,9 +130,37 @@ def _add_steps(
     _ = read[BAD] | "AsJson" >> beam.Map(json.dumps) | "WriteBad" >> beam.io.WriteToText(f"{report}/bad")
 
 
+def _labels(data: Data, make_pipeline: Callable[[], Any], scratch: Path) -> tuple[str, ...]:
+    """The class names of data that has to be read for them; numbers in the order of numbers."""
+    with make_pipeline() as pipeline:
+        _ = (
+            data.read(pipeline)
+            | "Texts" >> beam.Map(lambda item: json.dumps(item.text))
+            | "Distinct" >> beam.Distinct()
+            | "WriteLabels" >> beam.io.WriteToText(f"{scratch}/label")
+        )
+    found = [json.loads(line) for line in _lines(scratch, "label")]
+    if len(found) < 2:
+        raise CheckFailed(
+            f"The data holds images of {len(found)} classes ({', '.join(found) or 'none'}), but a classifier needs at "
+            "least 2. Add images of other classes."
+        )
+    return tuple(sorted(found, key=int)) if all(text.isdecimal() for text in found) else tuple(sorted(found))
+
+
+def _bytes(item: Item) -> bytes:
+    if item.encoded is not None:
+        return item.encoded
+    if item.uri is not None and "://" not in item.uri:
+        return Path(item.uri).read_bytes()
+    with beam.io.filesystems.FileSystems.open(item.uri) as stream:
+        return bytes(stream.read())
+
+
+def _reason(error: BaseException) -> str:
+    """Without the path, which stands beside it."""
+    return (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
+
+
 def _lines(folder: Path, prefix: str) -> list[str]:
     return [line for path in sorted(folder.glob(f"{prefix}-*")) for line in path.read_text().splitlines() if line]
-
-
-def _values(pair: tuple[int, list[ImageFile]]) -> list[ImageFile]:
-    return list(pair[1])

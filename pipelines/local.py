@@ -103,7 +103,8 @@ def run(
     """Ingests, validates, trains, evaluates on the bytes signature, blesses and pushes.
 
     Args:
-        data: A folder with one subfolder of images per class, or `train/` and `eval/` folders of such.
+        data: A folder with one subfolder of images per class, or `train/` and `eval/` folders of such; a *.csv or
+            *.jsonl manifest; TFRecords with `image/encoded` (see `pipelines.data`).
         model: The checkpoint to start from: a folder or Hub id.
         root: Where artifacts, `metadata.sqlite` and logs go; used again by the next run.
         serving_dir: The TF Serving base path that a blessed model is pushed to.
@@ -122,7 +123,7 @@ def run(
         VitrinaError: A component failed.
     """
     chosen = Settings(
-        data=Path(data).resolve(),
+        data=str(Path(data).absolute()),
         model=str(Path(model).resolve()) if Path(model).is_dir() else str(model),
         root=Path(root).resolve(),
         serving_dir=Path(serving_dir).resolve(),

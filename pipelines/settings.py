@@ -54,7 +54,7 @@ class Settings:
     """One pipeline.
 
     Args:
-        data: A folder with one subfolder of images per class (see `pipelines.folders.find_images`).
+        data: A folder with one subfolder of images per class, a manifest or TFRecords (see `pipelines.data`).
         model: The checkpoint folder or Hub id that training starts from.
         root: Where artifacts, metadata (`metadata.sqlite`) and logs go.
         serving_dir: The TF Serving base path that blessed models are pushed to.
@@ -73,7 +73,7 @@ class Settings:
         beam_args: Passed to Beam as they are, such as `--direct_num_workers=4`.
     """
 
-    data: Path
+    data: str
     model: str
     root: Path
     serving_dir: Path

@@ -1,4 +1,4 @@
-"""ImageGen: a tree of images to Examples with the encoded bytes, train and eval split, and a report.
+"""ImageGen: images to Examples with the encoded bytes, train and eval split, and a report.
 
 Inputs: none. Outputs: `examples` (TFRecords, gzip; `labels.json` beside the splits) and `report`
 (`report.json`: counts per split, labels, and each file set aside with its reason).
@@ -21,8 +21,8 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
+from pipelines.data import find
 from pipelines.examples import LABELS_FILE
-from pipelines.folders import find_images
 from pipelines.ingest import SPLITS, check, ingest
 
 __all__ = ["REPORT_FILE", "ImageGen", "IngestReport"]
@@ -64,26 +64,26 @@ class Executor(BaseBeamExecutor):  # type: ignore[misc]
         examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
         examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(examples, "tfrecords_gzip")
-        tree = find_images(Path(exec_properties["data"]))
+        data = find(exec_properties["data"])
         Path(report.uri).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=report.uri) as scratch:
             found = ingest(
-                tree,
-                pipeline=self._make_beam_pipeline(),
+                data,
+                make_pipeline=self._make_beam_pipeline,
                 eval_share=exec_properties["eval_share"],
                 split_folders={split: artifact_utils.get_split_uri([examples], split) for split in SPLITS},
                 scratch=Path(scratch),
             )
         (Path(report.uri) / REPORT_FILE).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-        (Path(examples.uri) / LABELS_FILE).write_text(json.dumps(tree.labels) + "\n", encoding="utf-8")
+        (Path(examples.uri) / LABELS_FILE).write_text(json.dumps(found["labels"]) + "\n", encoding="utf-8")
         check(found, exec_properties["data"], max_bad_share=exec_properties["max_bad_share"])
 
 
 class ImageGen(BaseBeamComponent):  # type: ignore[misc]
-    """Reads images from class folders.
+    """Reads images from class folders, manifests or TFRecords.
 
     Args:
-        data: The folder (see `pipelines.folders.find_images`).
+        data: As the command takes it (see `pipelines.data`).
         eval_share: The share held out by content hash, where `data` gives no split of its own.
         max_bad_share: How large a share of unreadable files is set aside rather than an error, 0 to 1.
     """
@@ -91,11 +91,11 @@ class ImageGen(BaseBeamComponent):  # type: ignore[misc]
     SPEC_CLASS = ImageGenSpec
     EXECUTOR_SPEC = BeamExecutorSpec(Executor)
 
-    def __init__(self, *, data: Path, eval_share: float, max_bad_share: float) -> None:
+    def __init__(self, *, data: str, eval_share: float, max_bad_share: float) -> None:
         super().__init__(
             spec=ImageGenSpec(
-                data=str(data),
-                fingerprint=find_images(data).fingerprint,
+                data=data,
+                fingerprint=find(data).fingerprint,
                 eval_share=float(eval_share),
                 max_bad_share=float(max_bad_share),
                 examples=tfx.dsl.Channel(type=standard_artifacts.Examples),

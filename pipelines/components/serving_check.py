@@ -13,8 +13,8 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import path_utils
 
+from pipelines.data import EVAL
 from pipelines.examples import encoded_images
-from pipelines.folders import EVAL
 from pipelines.serving_check import check_served
 
 __all__ = ["ServingCheck"]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.folders import EVAL, TRAIN, find_images, split_by_content
+from pipelines.data import EVAL, TRAIN, split_by_content
+from pipelines.data.folders import find, items
 from signatures.errors import UsageError
 
 
@@ -20,12 +21,11 @@ def touch(path: Path, content: bytes = b"x") -> Path:
 def test_classes_are_sorted_folder_names(tmp_path: Path) -> None:
     for name in ("tulip/1.png", "rose/2.JPG", "rose/deep/3.jpeg", "rose/notes.txt", ".hidden/4.png", "rose/.5.png"):
         touch(tmp_path / name)
-    tree = find_images(tmp_path)
-    assert tree.labels == ("rose", "tulip")
-    assert [(file.filename, file.label, file.text, file.split) for file in tree.files] == [
-        ("rose/2.JPG", 0, "rose", None),
-        ("rose/deep/3.jpeg", 0, "rose", None),
-        ("tulip/1.png", 1, "tulip", None),
+    assert find(str(tmp_path)).labels == ("rose", "tulip")
+    assert [(item.filename, item.text, item.split) for item in items(tmp_path)] == [
+        ("rose/2.JPG", "rose", None),
+        ("rose/deep/3.jpeg", "rose", None),
+        ("tulip/1.png", "tulip", None),
     ]
 
 
@@ -33,9 +33,8 @@ def test_classes_are_sorted_folder_names(tmp_path: Path) -> None:
 def test_split_folders_are_used(tmp_path: Path, held_out: str) -> None:
     for name in ("train/a/1.png", "train/b/2.png", f"{held_out}/a/3.png", f"{held_out}/c/4.png"):
         touch(tmp_path / name)
-    tree = find_images(tmp_path)
-    assert tree.labels == ("a", "b", "c")
-    assert {file.filename: file.split for file in tree.files} == {
+    assert find(str(tmp_path)).labels == ("a", "b", "c")
+    assert {item.filename: item.split for item in items(tmp_path)} == {
         "train/a/1.png": TRAIN,
         "train/b/2.png": TRAIN,
         f"{held_out}/a/3.png": EVAL,
@@ -47,23 +46,22 @@ def test_classes_that_are_called_like_splits_stay_classes(tmp_path: Path) -> Non
     # Pictures of trains and of tests: no class folders below them.
     touch(tmp_path / "train" / "1.png")
     touch(tmp_path / "test" / "2.png")
-    tree = find_images(tmp_path)
-    assert tree.labels == ("test", "train")
-    assert {file.split for file in tree.files} == {None}
+    assert find(str(tmp_path)).labels == ("test", "train")
+    assert {item.split for item in items(tmp_path)} == {None}
 
 
 def test_a_rewritten_added_or_removed_file_changes_the_fingerprint(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "1.png")
     extra = touch(tmp_path / "b" / "2.png")
     touch(tmp_path / "b" / "4.png")
-    before = find_images(tmp_path).fingerprint
-    assert find_images(tmp_path).fingerprint == before
+    before = find(str(tmp_path)).fingerprint
+    assert find(str(tmp_path)).fingerprint == before
     added = touch(tmp_path / "a" / "3.png")
-    assert find_images(tmp_path).fingerprint != before
+    assert find(str(tmp_path)).fingerprint != before
     added.unlink()
-    assert find_images(tmp_path).fingerprint == before
+    assert find(str(tmp_path)).fingerprint == before
     touch(extra, b"longer")
-    assert find_images(tmp_path).fingerprint != before
+    assert find(str(tmp_path)).fingerprint != before
 
 
 @pytest.mark.parametrize("files", [[], ["a/1.png"], ["a/1.txt", "b/2.txt"]])
@@ -71,12 +69,12 @@ def test_fewer_than_two_classes_is_a_usage_error(tmp_path: Path, files: list[str
     for name in files:
         touch(tmp_path / name)
     with pytest.raises(UsageError, match="at least 2"):
-        find_images(tmp_path)
+        find(str(tmp_path))
 
 
 def test_a_missing_folder_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no folder"):
-        find_images(tmp_path / "nowhere")
+        find(str(tmp_path / "nowhere"))
 
 
 @given(st.binary(), st.floats(0.01, 0.98), st.floats(0, 0.01))

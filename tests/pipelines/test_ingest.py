@@ -9,7 +9,7 @@ import pytest
 beam = pytest.importorskip("apache_beam", reason="the tfx extra is not installed in this lane")
 
 from pipelines import digits
-from pipelines.folders import find_images
+from pipelines.data import find
 from pipelines.ingest import check, ingest
 from signatures.errors import CheckFailed
 
@@ -24,8 +24,8 @@ def run(data: Path, out: Path, **options: Any) -> tuple[dict[str, Any], dict[str
     for folder in (*folders.values(), out / "scratch"):
         Path(folder).mkdir(parents=True)
     report = ingest(
-        find_images(data),
-        pipeline=beam.Pipeline(),
+        find(str(data)),
+        make_pipeline=beam.Pipeline,
         split_folders=folders,
         scratch=out / "scratch",
         **{"eval_share": 0.2, **options},
@@ -77,6 +77,51 @@ def test_unreadable_files_are_set_aside_and_too_many_are_an_error(tmp_path: Path
     check(report, "data", max_bad_share=0.05)
     with pytest.raises(CheckFailed, match=r"1 of 51 .*train/3/spoiled\.png: .*no image.*--max-bad-share"):
         check(report, "data", max_bad_share=0.001)
+
+
+def feature(**values: Any) -> Any:
+    import tensorflow as tf
+
+    lists = {
+        bytes: lambda value: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])),
+        int: lambda value: tf.train.Feature(int64_list=tf.train.Int64List(value=[value])),
+    }
+    named = {name.replace("__", "/"): lists[type(value)](value) for name, value in values.items()}
+    return tf.train.Example(features=tf.train.Features(feature=named)).SerializeToString()
+
+
+def test_records_with_numbers_for_labels(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    digits.write_images(tmp_path / "images", limit=LIMIT)
+    (tmp_path / "records" / "eval").mkdir(parents=True)
+    for split, name in (("train", "train-00000-of-00001.tfrecord"), ("eval", "eval/part-0.tfrecord")):
+        with tf.io.TFRecordWriter(str(tmp_path / "records" / name)) as writer:
+            for path in sorted((tmp_path / "images" / split).rglob("*.png")):
+                # As ids in the order of numbers: 2, 10, 11, ...
+                number = int(path.parent.name) + 8 if path.parent.name >= "2" else 2
+                writer.write(feature(image__encoded=path.read_bytes(), image__class__label=number))
+            if split == "train":
+                writer.write(feature(image__encoded=b"no image", image__class__label=12))
+    report, splits = run(tmp_path / "records", tmp_path / "out")
+    assert report["labels"] == ["2", "10", "11", "12", "13", "14", "15", "16", "17"]
+    assert report["counts"] == {"train": 40, "eval": 10}
+    assert len(report["bad"]) == 1
+    example = tf.train.Example.FromString(splits["eval"][-1]).features.feature
+    assert example["image/class/label"].int64_list.value == [8]
+    assert example["image/class/text"].bytes_list.value == [b"17"]
+
+
+def test_a_manifest_with_missing_files(tmp_path: Path) -> None:
+    digits.write_images(tmp_path / "images", limit=LIMIT)
+    files = sorted((tmp_path / "images").rglob("*.png"))
+    lines = [f"images/{path.relative_to(tmp_path / 'images')},digit {path.parent.name}" for path in files]
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("\n".join(["path,label", *lines, "images/nowhere.png,digit 3"]))
+    report, _ = run(manifest, tmp_path / "out", eval_share=0.4)
+    assert sum(report["counts"].values()) == 50
+    assert report["bad"] == [{"filename": "images/nowhere.png", "reason": "No such file or directory"}]
+    assert report["labels"][0] == "digit 0"
 
 
 def test_an_empty_split_is_an_error() -> None:
