@@ -211,7 +211,9 @@ def installed(version: tuple[int, int]) -> str | None:
     on_path = shutil.which(f"python{dotted(version)}")
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     by_pyenv = sorted(pyenv.glob(f"{dotted(version)}.*/bin/python{dotted(version)}"), reverse=True)
-    for candidate in (sys.executable, on_path, *map(str, by_pyenv)):
+    # In an activated environment this is the Python below it: an environment should not be built from itself.
+    running = getattr(sys, "_base_executable", sys.executable)
+    for candidate in (running, on_path, *map(str, by_pyenv)):
         # A pyenv shim exists for every version, and fails for those that are not selected: only running it tells.
         if candidate and probe(candidate) == version:
             return candidate
