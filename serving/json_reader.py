@@ -125,11 +125,12 @@ def _significand(integer: int, rest: str, whole: str, fraction: str) -> tuple[fl
             value = value * 10 + int(digit)
         significant = len(whole) - len(rest) - 1
     else:
-        taken = _fast_digits(integer, fraction)
-        before = integer
-        integer = integer * 10**taken + int(fraction[:taken] or "0")
-        significant += taken if before else len(fraction[:taken].lstrip("0"))
-        value, scale, fraction = float(integer), -taken, fraction[taken:]
+        digits = fraction if integer else fraction.lstrip("0")
+        zeros = len(fraction) - len(digits)
+        taken = _fast_digits(integer, digits)
+        integer = integer * 10**taken + int(digits[:taken] or "0")
+        significant += taken
+        value, scale, fraction = float(integer), -(zeros + taken), digits[taken:]
     for digit in fraction:
         if significant >= 17:
             break
@@ -144,8 +145,7 @@ def _fast_digits(integer: int, fraction: str) -> int:
     """How many digits of the fraction join the integer before it exceeds 53 bits."""
     if integer > _FAST_LIMIT:
         return 0
-    zeros = len(fraction) - len(fraction.lstrip("0")) if not integer else 0
-    sixteen = 16 - (len(str(integer)) if integer else 0) + zeros
+    sixteen = 16 - (len(str(integer)) if integer else 0)
     if len(fraction) <= sixteen:
         return len(fraction)
     return sixteen if integer * 10**sixteen + int(fraction[:sixteen] or "0") > _FAST_LIMIT else sixteen + 1

@@ -7,6 +7,8 @@ import dataclasses
 import logging
 import re
 import socket
+import ssl
+import tempfile
 import threading
 import time
 import urllib.parse
@@ -14,6 +16,7 @@ import zlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -23,6 +26,7 @@ from serving import inference, json_writer, proto_json, wire, wire_examples
 from serving.errors import Code, ServingError, from_tensorflow, invalid_argument
 from serving.grpc_handlers import Handlers, fill_model_spec, signature_map
 from serving.grpc_server import Tls
+from serving.http_protocol import TARGET, Protocol, page
 from serving.inference import CLASSIFY, REGRESS, Result
 from serving.predict import DEFAULT_SIGNATURE, Core, ModelSpec
 from signatures.errors import VitrinaError
@@ -37,6 +41,7 @@ _GET = re.compile(
     r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(?:/(metadata))?", re.IGNORECASE | re.ASCII
 )
 _HANDLED = re.compile(r"/v1/.*", re.IGNORECASE)
+_METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")
 _ORIGIN = re.compile(rb"https?://")
 _MAX_UNZIPPED = 100 << 20
 _MAX_VERSION = (1 << 63) - 1
@@ -110,12 +115,9 @@ class _Call:
     method: str = ""
 
 
-def html(status: int, reason: str) -> Reply:
+def html(status: int) -> Reply:
     """The page that TF Serving's HTTP library sends for what it does not hand on."""
-    page = (
-        f"<HTML><HEAD>\n<TITLE>{status} {reason}</TITLE>\n</HEAD><BODY>\n<H1>{reason}</H1>\n</BODY></HTML>\n"
-    ).encode()
-    return Reply(status, [(b"content-type", b"text/html"), (b"connection", b"close")], page)
+    return Reply(status, [(b"content-type", b"text/html"), (b"connection", b"close")], page(status))
 
 
 def unzipped(data: bytes) -> bytes:
@@ -281,16 +283,14 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        bare = path = scope["raw_path"].decode("latin-1")
-        if scope["query_string"]:
-            path += "?" + scope["query_string"].decode("latin-1")
+        path = scope[TARGET]
         method = scope["method"]
-        if method in ("TRACE", "CONNECT"):
-            reply = html(501, "Not Implemented")
-        elif bare == self._api.metrics_path:
+        if method not in _METHODS:
+            reply = html(501)
+        elif re.split("[?#]", path, maxsplit=1)[0] == self._api.metrics_path:
             reply = self._api.metrics(path)
         elif not _HANDLED.fullmatch(path):
-            reply = html(404, "Not Found")
+            reply = html(404)
         else:
             body = await _body(receive)
             if body is None:
@@ -332,15 +332,19 @@ class RestDoor:
         self._pool = ThreadPoolExecutor(options.threads, "vitrina-rest")
         config = uvicorn.Config(
             App(Api(core, options), self._pool),
-            http="httptools",
+            http=Protocol,
             loop="asyncio",
             lifespan="off",
             ws="none",
             log_config=None,
+            log_level="warning",
             access_log=False,
             server_header=False,
             timeout_keep_alive=3600,
         )
+        if options.tls is not None:
+            config.load()
+            config.ssl = _ssl_context(options.tls)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, name="vitrina-http", daemon=True)
 
@@ -360,6 +364,25 @@ class RestDoor:
         self._thread.join(grace + 1)
         self._socket.close()
         self._pool.shutdown(wait=False)
+
+
+def _ssl_context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.TemporaryDirectory() as folder:  # ssl reads keys from files only; this one is ours alone
+        file = Path(folder, "chain.pem")
+        file.touch(mode=0o600)
+        file.write_bytes(tls.key.rstrip() + b"\n" + tls.certificate)
+        try:
+            context.load_cert_chain(file)
+        except ssl.SSLError as error:
+            raise VitrinaError(f"The SSLConfig's server_key and server_cert do not fit ({error}). Give PEM.") from error
+    if tls.verify_clients:
+        context.verify_mode = ssl.CERT_REQUIRED
+        if tls.ca:
+            context.load_verify_locations(cadata=tls.ca.decode())
+        else:
+            context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
+    return context
 
 
 def _listen(port: int) -> socket.socket:

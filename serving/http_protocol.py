@@ -1,0 +1,97 @@
+"""HTTP/1 as TF Serving's HTTP library speaks it, where uvicorn's own protocol answers otherwise.
+
+Unknown methods are 501, what is not HTTP and targets with characters that URIs do not have are 400, all as the
+library's HTML pages. The target is handed on as it came, fragment and empty query included, since TF Serving
+matches it in full.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+__all__ = ["TARGET", "Protocol", "page"]
+
+TARGET = "vitrina.target"
+"""The key of the ASGI scope that holds the raw target."""
+
+_MAX_HEADERS = 1 << 20
+_MAX_BODY = 1 << 30
+_STRICT = re.compile(
+    rb"(?:[\w\-.~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*(?:[?#](?:[\w\-.~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*)*"
+)
+_ORIGIN = re.compile(rb"[a-zA-Z][a-zA-Z0-9+.\-]*://[^/?#]*")
+_REASONS = {400: "Bad Request", 404: "Not Found", 413: "Request Entity Too Large", 501: "Not Implemented"}
+
+
+def page(status: int) -> bytes:
+    """The HTML page of a refusal."""
+    reason = _REASONS[status]
+    return (
+        f"<HTML><HEAD>\n<TITLE>{status} {reason}</TITLE>\n</HEAD><BODY>\n<H1>{reason}</H1>\n</BODY></HTML>\n"
+    ).encode()
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    def data_received(self, data: bytes) -> None:
+        """Parses what came; what cannot be parsed ends the connection."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserInvalidMethodError:
+            self._refuse(501)
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(cause.status if isinstance(cause, _Refusal) else 400)
+
+    def on_message_begin(self) -> None:
+        """A new request starts."""
+        super().on_message_begin()
+        self._header_bytes = 0
+        self._body_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header; too many are refused before they fill the memory."""
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > _MAX_HEADERS:
+            raise _Refusal(400)
+        if name.lower() == b"content-length" and value.strip().isdigit() and int(value) > _MAX_BODY:
+            raise _Refusal(413)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The request can be started."""
+        target = _ORIGIN.sub(b"", self.url, count=1)
+        if not _STRICT.fullmatch(target):
+            raise _Refusal(400)
+        super().on_headers_complete()
+        scope: Any = self.scope
+        scope[TARGET] = target.decode("ascii")
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._body_bytes += len(body)
+        if self._body_bytes > _MAX_BODY:
+            raise _Refusal(413)
+        super().on_body(body)
+
+    def _refuse(self, status: int) -> None:
+        body = page(status)
+        head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: text/html\r\nConnection: close\r\n"
+        self.transport.write(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        self.transport.close()
+
+
+class _Refusal(Exception):
+    """Ends a request while it is parsed."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
