@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
+from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
 
 from serving import protos
 
@@ -17,6 +18,8 @@ _SERVING = 1
 _SERVICE_UNKNOWN = 3
 _KNOWN = ("", "ModelService", "PredictionService")
 _NOT_FOUND = 5
+# Named so that their files are in the pool that reflection tells of.
+_DESCRIBED = (prediction_service_pb2.DESCRIPTOR, model_service_pb2.DESCRIPTOR)
 _REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 _HEALTH = "grpc.health.v1.Health"
 

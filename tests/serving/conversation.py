@@ -79,15 +79,18 @@ class Conversation:
         models: Where the models are.
         config: An empty folder for the files.
         command: A model server's command, or None for ours in this process.
+        max_threads: How many gRPC calls run at once.
     """
 
-    def __init__(self, setup: dict[str, Any], models: Path, config: Path, command: str | None = None) -> None:
+    def __init__(
+        self, setup: dict[str, Any], models: Path, config: Path, command: str | None = None, max_threads: int = 64
+    ) -> None:
         self.models, self.config = str(models), str(config)
         for name, text in setup["files"].items():
             (config / name).write_text(self.show(text))
         flags = [self.show(flag) for flag in setup["flags"]]
         self.grpc_port, self.rest_port = free_port(), free_port()
-        flags += [f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}", "--grpc_max_threads=64"]
+        flags += [f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}", f"--grpc_max_threads={max_threads}"]
         self._server: Server | None = None
         self._process: subprocess.Popen[bytes] | None = None
         if command is None:
@@ -178,9 +181,11 @@ class Conversation:
 
 
 @contextlib.contextmanager
-def talk(setup: dict[str, Any], models: Path, config: Path, command: str | None = None) -> Iterator[Conversation]:
+def talk(
+    setup: dict[str, Any], models: Path, config: Path, command: str | None = None, max_threads: int = 64
+) -> Iterator[Conversation]:
     """A `Conversation`, closed at the end."""
-    conversation = Conversation(setup, models, config, command)
+    conversation = Conversation(setup, models, config, command, max_threads)
     try:
         yield conversation
     finally:
