@@ -66,7 +66,13 @@ def build(model: Model, task: Task, options: Mapping[str, Any] | None = None) ->
     max_pixels = int(given.pop("max_pixels", None) or DEFAULT_MAX_PIXELS)
     head = task.fit(model, settle(task, given))
     processor = compile_processor(model.preprocessing)
-    return _Builder(model, task, head, processor, max_pixels).build()
+    builder = _Builder(model, task, head, processor, max_pixels)
+    try:
+        return builder.build()
+    except tf.errors.OperatorNotAllowedInGraphError:
+        # Converting Python to graph code takes ten times as long as tracing, and few models branch on tensors.
+        builder.forward = tf.function(builder._forward)
+        return builder.build()
 
 
 class _Builder:
@@ -78,7 +84,7 @@ class _Builder:
 
         # Functions of their own, so that the signatures share one trace and one body in the saved graph.
         self.decode = tf.function(decode, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
-        self.forward = tf.function(self._forward)
+        self.forward = tf.function(self._forward, autograph=False)
 
     def build(self) -> Built:
         module = tf.Module(name="servable")

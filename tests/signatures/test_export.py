@@ -153,6 +153,6 @@ def test_labels_come_from_a_list_a_sequence_or_a_file(tmp_path: Path, loaded: An
     for wrong in ("", "a,,b", "a,b,a"):
         with pytest.raises(UsageError):
             read_labels(wrong)
-    with pytest.raises(UsageError, match="Got 2 labels, but .* has 12 classes"):
+    with pytest.raises(UsageError, match=r"Got 2 labels, but .* has 12 classes"):
         write(loaded, tmp_path / "new", labels="a,b")
     assert not (tmp_path / "new").exists()
