@@ -89,8 +89,7 @@ class GraphTokenizer(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
         Raises:
             UsageError: `max_length` leaves no room for the special tokens, or is missing where it is needed.
         """
-        first = self._tokens(text, None)
-        second = None if pair is None else self._tokens(pair, None)
+        first, second = self._texts(text, pair)
         template = self._template(second is not None, add_special_tokens)
         if max_length is not None:
             first, second = truncate(
@@ -134,8 +133,7 @@ class GraphTokenizer(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
         Raises:
             UsageError: Boxes are given to a tokenizer that knows none, or `max_length` leaves no room.
         """
-        page = self._word_tokens(tf.RaggedTensor.from_tensor(words))
-        asked = None if question is None else self._word_tokens(_split(question))
+        page, asked = self._words(words, question)
         template = self._template(asked is not None, True)
         budget = self._budget(max_length, template)
         room = tf.fill(tf.shape(page.sizes), budget) if asked is None else tf.maximum(budget - asked.sizes, 0)
@@ -168,13 +166,32 @@ class GraphTokenizer(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
         text = self._decoder(ids)
         return stripped(text) if strip else text
 
-    def _tokens(
-        self, texts: tf.Tensor, words: tf.Tensor | None, rows: tf.Tensor | None = None, count: tf.Tensor | None = None
-    ) -> Tokens:
-        ids, owners = self._encode(texts)
-        if words is None or rows is None or count is None:
-            return Tokens.of(ids, owners, owners, tf.size(texts))
-        return Tokens.of(ids, tf.gather(words, owners), tf.gather(rows, owners), count)
+    def _texts(self, text: tf.Tensor, pair: tf.Tensor | None) -> tuple[Tokens, Tokens | None]:
+        """The tokens of texts and their seconds, in one pass."""
+        count = tf.size(text)
+        if pair is None:
+            ids, rows = self._encode(text)
+            return Tokens.of(ids, rows, rows, count), None
+        ids, rows = self._encode(tf.concat([text, pair], 0))
+        return Tokens.of(ids, rows, rows, 2 * count).halves(count)
+
+    def _words(self, words: tf.Tensor, question: tf.Tensor | None) -> tuple[Tokens, Tokens | None]:
+        """The tokens of pages and of their questions, in one pass."""
+        count, width = tf.unstack(tf.shape(words))
+        values, index = tf.reshape(words, [-1]), tf.tile(tf.range(width), [count])
+        rows = tf.repeat(tf.range(count), width)
+        if question is None:
+            return self._cut_words(values, index, rows, count), None
+        asked = _split(question)
+        asked_rows = tf.cast(asked.value_rowids(), tf.int32)
+        asked_index = tf.range(tf.size(asked_rows)) - tf.gather(tf.cast(asked.row_splits, tf.int32), asked_rows)
+        values = tf.concat([values, asked.values], 0)
+        index, rows = tf.concat([index, asked_index], 0), tf.concat([rows, asked_rows + count], 0)
+        return self._cut_words(values, index, rows, 2 * count).halves(count)
+
+    def _cut_words(self, values: tf.Tensor, index: tf.Tensor, rows: tf.Tensor, count: tf.Tensor) -> Tokens:
+        ids, owners = self._encode(values)
+        return Tokens.of(ids, tf.gather(index, owners), tf.gather(rows, owners), count)
 
     def _encode(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Flat token ids without a template, and the text of each, rising."""
@@ -190,12 +207,6 @@ class GraphTokenizer(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
             text = decode(pieces.texts)
         ids, owners = self._model(self._cutter(text))
         return joined(pieces, ids, owners)
-
-    def _word_tokens(self, words: tf.RaggedTensor) -> Tokens:
-        rows = tf.cast(words.value_rowids(), tf.int32)
-        begins = tf.cast(words.row_splits, tf.int32)
-        index = tf.range(tf.size(rows)) - tf.gather(begins, rows)
-        return self._tokens(words.values, index, rows, tf.cast(words.nrows(), tf.int32))
 
     def _template(self, paired: bool, special: bool) -> tuple[Slot, ...]:
         template = self._plan.pair if paired else self._plan.single

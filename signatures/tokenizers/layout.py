@@ -37,6 +37,12 @@ class Tokens(NamedTuple):
         sizes = lengths(rows, count)
         return cls(ids, words, starts(sizes)[:-1], sizes)
 
+    def halves(self, count: tf.Tensor) -> tuple[Tokens, Tokens]:
+        """The first `count` rows, and the others."""
+        begins, sizes = self.begins, self.sizes
+        first = self._replace(begins=begins[:count], sizes=sizes[:count])
+        return first, self._replace(begins=begins[count:], sizes=sizes[count:])
+
     def keep(self, sizes: tf.Tensor, side: Side) -> Tokens:
         """The first `sizes` tokens of each window, or the last where `side`, which is cut away, is `left`."""
         begins = self.begins if side == "right" else self.begins + self.sizes - sizes
