@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from serving import requests, results, targets
 from serving.results import Result
-from serving.transports.base import Arrays, AsyncTransport, Call, Options, TargetError, Tls
+from serving.transports.base import Arrays, AsyncTransport, Call, Options, RefusedError, TargetError, Tls
 from signatures.errors import UsageError
 from signatures.spec import Signature
 
@@ -77,11 +77,16 @@ class AsyncClient:
         **task_inputs: Any,
     ) -> Any:
         """Asks about one image, or several in one batch; see `serving.client.Client.predict`."""
-        known = await self.signatures() if task_inputs else {}
+        told = await self.signatures() if task_inputs else {}
         request = await asyncio.to_thread(
-            requests.build, images, signature, task_inputs, lambda: known, max_side=max_side
+            requests.build, images, signature, task_inputs, lambda: told, max_side=max_side
         )
-        outputs = await self.call(request.inputs, signature=signature, timeout=timeout)
+        try:
+            outputs = await self.call(request.inputs, signature=signature, timeout=timeout)
+        except RefusedError as error:
+            if signature in (known := await self.signatures()):
+                raise
+            raise RefusedError(error.code, requests.no_signature(signature, known), error.detail) from error
         answers = results.read(outputs, request.count, request.scales)
         return answers[0] if request.single else answers
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from serving import requests, results, targets
 from serving.results import Result
-from serving.transports.base import Arrays, Call, Options, TargetError, Tls, Transport
+from serving.transports.base import Arrays, Call, Options, RefusedError, TargetError, Tls, Transport
 from signatures.errors import UsageError
 from signatures.spec import Signature
 
@@ -133,7 +133,12 @@ class Client:
         """
         seconds = self._options.timeout if timeout is None else timeout
         request = requests.build(images, signature, task_inputs, self.signatures, max_side=max_side)
-        outputs = self.call(request.inputs, signature=signature, timeout=seconds)
+        try:
+            outputs = self.call(request.inputs, signature=signature, timeout=seconds)
+        except RefusedError as error:
+            if signature in (known := self.signatures()):
+                raise
+            raise RefusedError(error.code, requests.no_signature(signature, known), error.detail) from error
         answers = results.read(outputs, request.count, request.scales)
         return answers[0] if request.single else answers
 

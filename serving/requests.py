@@ -15,7 +15,7 @@ from serving.results import Result
 from signatures.errors import UsageError, VitrinaError, did_you_mean
 from signatures.spec import Signature, Tensor
 
-__all__ = ["Request", "build", "readable"]
+__all__ = ["Request", "build", "no_signature", "readable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +118,13 @@ def _without_images(
 def _told(signature: str, describe: Callable[[], Mapping[str, Signature]]) -> Mapping[str, Tensor]:
     known = describe()
     if signature not in known:
-        raise UsageError(
-            f"The model has no signature '{signature}', only {', '.join(known)}.{did_you_mean(signature, known)}"
-        )
+        raise UsageError(no_signature(signature, known))
     return known[signature].inputs
+
+
+def no_signature(signature: str, known: Mapping[str, Signature]) -> str:
+    """The line for a person who asked for a signature that the model has not."""
+    return f"The model has no signature '{signature}', only {', '.join(known)}.{did_you_mean(signature, known)}"
 
 
 def _spread(name: str, value: Any, told: Mapping[str, Tensor], count: int) -> NDArray[Any]:
