@@ -84,6 +84,7 @@ class _Builder:
 
         # Functions of their own, so that the signatures share one trace and one body in the saved graph.
         self.decode = tf.function(decode, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+        self.answer = tf.function(self._answer_all, autograph=False)
         self.forward = tf.function(self._forward, autograph=False)
 
     def build(self) -> Built:
@@ -148,8 +149,13 @@ class _Builder:
 
     def _answer(self, decoded: Decoded, inputs: Mapping[str, Any]) -> Tensors:
         """The task's outputs and `error`, with zeros and "" for items that could not be read or answered."""
-        count = tf.size(decoded.error)
-        features, error, sizes, inputs = _at_least_one((dict(decoded.features), decoded.error, decoded.sizes, inputs))
+        features = {name: _shaped(decoded.features[name], spec) for name, spec in self.processor.spec().items()}
+        inputs = {name: _shaped(inputs[name], spec) for name, spec in self.head.inputs.items()}
+        return dict(self.answer(features, _shaped(decoded.error, ERROR), decoded.sizes, inputs))
+
+    def _answer_all(self, features: Tensors, error: Any, sizes: Any, inputs: Tensors) -> Tensors:
+        count = tf.size(error)
+        features, error, sizes, inputs = _at_least_one((features, error, sizes, inputs))
         request = Request(inputs=inputs, sizes=sizes)
         features = self.head.features(features, request)
         error = _first_error(error, features.pop("error", None))
@@ -232,6 +238,13 @@ def _at_least_one(batch: Any) -> Any:
         return some
 
     return tf.nest.map_structure(padded, batch)
+
+
+def _shaped(value: Any, spec: Tensor) -> Any:
+    """A tensor that knows the shape it is said to have, so that every signature finds the same trace."""
+    value = tf.identity(value)
+    value.set_shape(spec.shape)
+    return value
 
 
 def _first_error(error: Any, later: Any) -> Any:
