@@ -65,6 +65,7 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     training = parser.add_argument_group("training")
     for field, kind, told in (
         ("epochs", int, "passes over the training images"),
+        ("head-epochs", int, "passes before them that train the head alone"),
         ("batch-size", int, "images per step"),
         ("learning-rate", float, "the highest, after warming up"),
         ("weight-decay", float, "AdamW's"),
@@ -75,6 +76,7 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         ("seed", int, "of weights, shuffle and augmentation"),
     ):
         _number(training, field, kind, vars(SCHEDULE), told)
+    training.add_argument("--balance", action="store_true", help="weigh images so that every class counts the same")
     bar = parser.add_argument_group("blessing and pushing")
     _number(bar, "threshold", float, DEFAULTS, "least accuracy on what is held out")
     _number(bar, "max-loss", float, DEFAULTS, "how far below the latest blessed model is still blessed")

@@ -81,6 +81,7 @@ def _components(settings: Settings, started: str) -> list[Any]:
             "model": settings.model,
             "model_fingerprint": _fingerprint(settings.model),
             "schedule": settings.schedule.to_json(),
+            "resume": str(settings.root / "interrupted"),
         },
     )
     for check in gate:

@@ -16,7 +16,8 @@ class Schedule:
     """How a model is trained.
 
     Args:
-        epochs: Passes over the train split.
+        epochs: Passes over the train split with every layer in training.
+        head_epochs: Passes before them that train the head alone, for a checkpoint that gets a new one.
         batch_size: Images per step.
         learning_rate: The peak of AdamW's, reached after `warmup` and then decayed along a cosine to 0.
         weight_decay: AdamW's.
@@ -24,10 +25,12 @@ class Schedule:
         shift: Random shifts up to this share of the image's side, 0 for none.
         rotate: Random rotations up to this share of a full turn, 0 for none.
         label_smoothing: How much of the target is spread over all classes, 0 to 1.
+        balance: Weigh images so that every class counts the same.
         seed: Of the head's weights, the shuffle and the augmentation.
     """
 
     epochs: int = 10
+    head_epochs: int = 0
     batch_size: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
@@ -35,12 +38,18 @@ class Schedule:
     shift: float = 0.0
     rotate: float = 0.0
     label_smoothing: float = 0.0
+    balance: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"Got {name} {getattr(self, name)}, but it is a positive integer.")
+        if self.head_epochs < 0:
+            raise UsageError(f"Got head_epochs {self.head_epochs}, but it is 0 or more.")
+        for name in ("warmup", "shift", "rotate", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"Got {name} {getattr(self, name)}, but it is a share of at least 0 and below 1.")
         if self.learning_rate <= 0:
             raise UsageError(f"Got learning_rate {self.learning_rate}, but it is a positive number, such as 1e-4.")
 

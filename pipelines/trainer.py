@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -25,7 +26,8 @@ def run_fn(fn_args: Any) -> None:
     """Trains on `fn_args.train_files` and writes a servable to `fn_args.serving_model_dir`.
 
     Args:
-        fn_args: TFX's; `custom_config` holds `model` (a checkpoint) and `schedule` (`settings.Schedule`).
+        fn_args: TFX's; `custom_config` holds `model` (a checkpoint), `schedule` (`settings.Schedule`) and `resume` (a
+            folder for the state of interrupted trainings).
 
     Raises:
         CheckFailed: The servable does not answer as the trained checkpoint does; no model comes out then.
@@ -43,12 +45,19 @@ def run_fn(fn_args: Any) -> None:
         labels=labels,
         out=run / CHECKPOINT,
         schedule=Schedule(**fn_args.custom_config["schedule"]),
+        resume=_resume_folder(fn_args),
         report=log.info,
     )
     (run / HISTORY).write_text(json.dumps({name: list(map(float, v)) for name, v in trained.history.items()}) + "\n")
     # The checkpoint is read back from disk, so what is exported and certified is what was saved.
     model = sources.load(str(trained.checkpoint), task="image-classification")
     export.write(model, Path(fn_args.serving_model_dir), on_progress=log.info)
+
+
+def _resume_folder(fn_args: Any) -> Path:
+    """The same for every try at the same training, and for no other: by its configuration and its images."""
+    key = json.dumps([fn_args.custom_config, sorted(fn_args.train_files)], sort_keys=True)
+    return Path(fn_args.custom_config["resume"]) / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def _matching(patterns: list[str]) -> list[str]:

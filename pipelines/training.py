@@ -7,7 +7,9 @@ drift away from the first.
 
 from __future__ import annotations
 
+import functools
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +23,7 @@ from signatures.errors import UsageError, VitrinaError
 from signatures.preprocessing import Preprocessing
 from signatures.processor import compile_processor
 
-__all__ = ["Trained", "dataset", "fine_tune", "load_trainable"]
+__all__ = ["Trained", "class_weights", "dataset", "fine_tune", "load_trainable"]
 
 #: Preprocessed images up to this many bytes stay in memory between epochs.
 CACHE_BYTES = 2 << 30
@@ -56,6 +58,7 @@ def fine_tune(
     labels: Sequence[str],
     out: Path,
     schedule: Schedule,
+    resume: Path | None = None,
     report: Report | None = None,
 ) -> Trained:
     """Trains a checkpoint and saves it as one.
@@ -66,6 +69,8 @@ def fine_tune(
         labels: Class names of the data in id order.
         out: The folder to save to.
         schedule: How to train.
+        resume: A folder for the state after each epoch. Where it holds one, because a training with the very same
+            arguments was killed, this one goes on from there. It is removed at the end.
         report: Called with a line per epoch.
 
     Returns:
@@ -77,35 +82,86 @@ def fine_tune(
     """
     import tf_keras
 
+    told = report or (lambda _: None)
     tf_keras.utils.set_random_seed(schedule.seed)
     native, preprocessing, new_head = load_trainable(model, labels)
     names = _labels(native)
-    images = sum(1 for _ in tf.data.TFRecordDataset(list(files), compression_type="GZIP"))
+    counts = _counts(files, names)
+    images = sum(counts)
     if not images:
         raise VitrinaError("The train split holds no images. Look at the report of ImageGen.")
-    steps = math.ceil(images / schedule.batch_size)
     batches = dataset(
         files, preprocessing=preprocessing, labels=names, batch_size=schedule.batch_size, schedule=schedule
     )
+    weights = class_weights(counts) if schedule.balance else None
+    history: dict[str, list[float]] = {}
+    for phase in _phases(schedule):
+        found = _fit(native, batches, phase, schedule, images=images, weights=weights, resume=resume, report=told)
+        for name, values in found.items():
+            history.setdefault(name, []).extend(map(float, values))
+    _save(native, model, out)
+    if resume is not None:
+        shutil.rmtree(resume, ignore_errors=True)
+    return Trained(checkpoint=out, labels=names, history=history, images=images, new_head=new_head)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Phase:
+    """Some epochs with the same layers in training."""
+
+    name: str
+    epochs: int
+    head_only: bool
+
+
+def _phases(schedule: Schedule) -> list[_Phase]:
+    head = _Phase(name="head", epochs=schedule.head_epochs, head_only=True)
+    return [phase for phase in (head, _Phase(name="all", epochs=schedule.epochs, head_only=False)) if phase.epochs]
+
+
+def _fit(
+    native: Any,
+    batches: Any,
+    phase: _Phase,
+    schedule: Schedule,
+    *,
+    images: int,
+    weights: dict[int, float] | None,
+    resume: Path | None,
+    report: Report,
+) -> Mapping[str, Sequence[float]]:
+    import tf_keras
+
+    _freeze(native, phase.head_only)
+    steps = math.ceil(images / schedule.batch_size)
     native.compile(
-        optimizer=_optimizer(schedule, steps * schedule.epochs),
-        loss=_loss(len(names), schedule.label_smoothing),
+        optimizer=_optimizer(schedule, steps * phase.epochs),
+        loss=tf_keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=schedule.label_smoothing),
         metrics=[tf_keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
-    progress = _Progress(schedule.epochs, report or (lambda _: None))
-    history = native.fit(
-        batches,
-        epochs=schedule.epochs,
-        verbose=0,
-        callbacks=[tf_keras.callbacks.LambdaCallback(on_epoch_end=progress), tf_keras.callbacks.TerminateOnNaN()],
-    ).history
-    if not all(math.isfinite(value) for value in history["loss"]):
+    callbacks = [
+        tf_keras.callbacks.LambdaCallback(on_epoch_end=_Progress(phase, report)),
+        tf_keras.callbacks.TerminateOnNaN(),
+    ]
+    if resume is not None:
+        state = resume / phase.name
+        if any(state.glob("**/*.index")):
+            report(f"going on with the training that was interrupted, from {state}")
+        callbacks.append(tf_keras.callbacks.BackupAndRestore(str(state), delete_checkpoint=False))
+    history = native.fit(batches, epochs=phase.epochs, verbose=0, class_weight=weights, callbacks=callbacks).history
+    if not all(math.isfinite(value) for value in history.get("loss", ())):
         raise VitrinaError(
             f"The loss is not a number after {len(history['loss'])} epochs at learning rate "
             f"{schedule.learning_rate:g}. Train with a lower --learning-rate."
         )
-    _save(native, model, out)
-    return Trained(checkpoint=out, labels=names, history=history, images=images, new_head=new_head)
+    return dict(history)
+
+
+def _freeze(native: Any, head_only: bool) -> None:
+    """Trains the head alone, or everything."""
+    backbone = getattr(native, native.base_model_prefix, None)
+    if backbone is not None:
+        backbone.trainable = not head_only
 
 
 def load_trainable(model: str, labels: Sequence[str]) -> tuple[Any, Preprocessing, bool]:
@@ -168,6 +224,8 @@ def dataset(
     processor = compile_processor(preprocessing)
     ids = _id_table(labels)
 
+    # Traced as it stands, as `signatures.build` does it: the processor is written in ops already.
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def read(serialized: Any) -> tuple[Any, Any]:
         parsed = tf.io.parse_single_example(
             serialized, {ENCODED: tf.io.FixedLenFeature([], tf.string), TEXT: tf.io.FixedLenFeature([], tf.string)}
@@ -182,20 +240,26 @@ def dataset(
     batches = items.shuffle(10_000, seed=schedule.seed).batch(batch_size)
     augment = _augmentation(schedule)
     if augment is not None:
-        batches = batches.map(lambda features, target: ({**features, PIXELS: augment(features[PIXELS])}, target))
+        batches = batches.map(functools.partial(_augmented, augment))
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+def _augmented(augment: Callable[[Any], Any], features: dict[str, Any], target: Any) -> tuple[dict[str, Any], Any]:
+    return {**features, PIXELS: augment(features[PIXELS])}, target
 
 
 class _Progress:
     """A line per epoch."""
 
-    def __init__(self, epochs: int, report: Report) -> None:
-        self._epochs = epochs
+    def __init__(self, phase: _Phase, report: Report) -> None:
+        self._phase = phase
         self._report = report
 
     def __call__(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
-        self._report(f"epoch {epoch + 1}/{self._epochs}: {shown}")
+        which = " of the head alone" if self._phase.head_only else ""
+        self._report(f"epoch {epoch + 1}/{self._phase.epochs}{which}: {shown}")
 
 
 def _preprocessing(model: str) -> Preprocessing:
@@ -264,11 +328,19 @@ def _optimizer(schedule: Schedule, steps: int) -> Any:
     return optimizer
 
 
-def _loss(classes: int, smoothing: float) -> Any:
-    import tf_keras
+def _counts(files: Sequence[str], labels: Sequence[str]) -> list[int]:
+    """How many images each class has."""
+    counts = dict.fromkeys(labels, 0)
+    for record in tf.data.TFRecordDataset(list(files), compression_type="GZIP"):
+        text = tf.train.Example.FromString(record.numpy()).features.feature[TEXT].bytes_list.value[0].decode()
+        counts[text] += 1
+    return list(counts.values())
 
-    del classes
-    return tf_keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+
+def class_weights(counts: Sequence[int]) -> dict[int, float]:
+    """So that every class weighs the same in all, and an image 1 on average."""
+    present = [count for count in counts if count]
+    return {number: sum(counts) / (len(present) * count) if count else 0.0 for number, count in enumerate(counts)}
 
 
 def _save(native: Any, model: str, out: Path) -> None:
