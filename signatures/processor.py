@@ -60,7 +60,7 @@ class Processor:
         """
         settings = self.settings
         source = tf.shape(image)[:2]
-        size = self._target_size(source)
+        size = tf.cast(self.target_size(tf.cast(source, tf.int64)), tf.int32)
         if settings.resize is not None:
             image = self._resized(image, size)
         elif settings.crop is not None:
@@ -79,9 +79,13 @@ class Processor:
         settings = self.settings
         planes = []
         for channel, plane in enumerate(tf.unstack(tf.transpose(image, [2, 0, 1]))):
-            value = tf.cast(plane, tf.float32) if settings.rescale is None else rescale(plane, settings.rescale)
+            value = tf.cast(plane, tf.float32)
+            if settings.rescale is not None:
+                value = rescale(plane, settings.rescale, settings.offset)
             if settings.mean is not None and settings.std is not None:
                 value = normalize(value, settings.mean[channel], settings.std[channel])
+            if settings.divisor is not None:
+                value = normalize(value, 0.0, settings.divisor[channel])
             planes.append(value)
         if settings.flip_channels:
             planes.reverse()
@@ -93,14 +97,43 @@ class Processor:
             values = tf.transpose(values, [2, 0, 1]) if settings.data_format == "channels_first" else values
         return tf.ensure_shape(values, self.spec()["pixel_values"].shape[1:])
 
-    def _target_size(self, source: tf.Tensor) -> tf.Tensor:
-        """The size after resizing, before any crop; int32 [2]."""
+    def target_size(self, source: tf.Tensor) -> tf.Tensor:
+        """The size that a picture is resized to, before any crop.
+
+        Args:
+            source: int64 [2], its height and width.
+
+        Returns:
+            int64 [2]; a side is 0 where the rule rounds it down to nothing.
+        """
         rule = self.settings.resize
         if rule is None:
             return source
         if rule.rule == "exact":
-            return tf.constant([rule.height, rule.width], tf.int32)
-        raise UsageError(f"The resize rule {rule.rule!r} is not known.")
+            return tf.constant([rule.height, rule.width], tf.int64)
+        # Products of whole numbers below 2**53 are exact in double precision, as Python's are.
+        sides, edge = tf.cast(source, tf.float64), tf.constant(rule.edge, tf.float64)
+        if rule.rule == "longest_edge":
+            return tf.cast(sides * (edge / tf.reduce_max(sides)) + 0.5, tf.int64)
+        if rule.rule != "shortest_edge":
+            raise UsageError(f"The frozen resize rule {rule.rule!r} is not known. Export the model again.")
+        longer = edge * tf.reduce_max(sides) / tf.reduce_min(sides)
+        size = tf.where(source[1] <= source[0], tf.stack([longer, edge]), tf.stack([edge, longer]))
+        return tf.cast(size, tf.int64)
+
+    def refusal(self, source: tf.Tensor, max_pixels: int) -> tf.Tensor:
+        """Why a picture of this size cannot be processed, or "" (string scalar); `source` as for `target_size`."""
+        target = self.target_size(source)
+        text = tf.strings.join([tf.as_string(target[1]), "x", tf.as_string(target[0])])
+        origin = tf.strings.join([tf.as_string(source[1]), "x", tf.as_string(source[0])])
+        message = tf.strings.join(["The image of ", origin, " pixels would be resized to ", text])
+        vanishes = tf.strings.join([message, ". Send one that is less long and thin."])
+        too_large = tf.strings.join(
+            [message, f", more than the {max_pixels:,} pixels that are made. Send one less long."]
+        )
+        # With a crop only the crop is made, but the positions along a side are counted in 32 bits.
+        most = tf.reduce_max(target) if self.settings.crop is not None else target[0] * target[1]
+        return tf.where(tf.reduce_any(target < 1), vanishes, tf.where(most > max_pixels, too_large, ""))
 
     def _resized(self, image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         rule, crop = self.settings.resize, self.settings.crop
@@ -163,7 +196,7 @@ class Processor:
             tf.errors.InvalidArgumentError: When run, where the image cannot be read.
         """
         header, octets = headers.read_header(image_bytes)
-        reason = _refusal(header, tf.strings.length(image_bytes), MAX_PIXELS)
+        reason = _refusal(header, tf.strings.length(image_bytes), self, MAX_PIXELS)
         with tf.control_dependencies([tf.debugging.Assert(reason == "", [reason])]):
             image_bytes = tf.identity(image_bytes)
         return self(decode(image_bytes, octets, header, unguarded))
@@ -202,9 +235,12 @@ def pixels_batch(pixels: tf.Tensor, processor: Processor) -> Decoded:
     Returns:
         The batch; `error` is "" throughout.
     """
+    size = tf.shape(pixels)[1:3]
+    reason = processor.refusal(tf.cast(size, tf.int64), MAX_PIXELS)
+    reason = tf.where(tf.reduce_any(size < 1), "The picture has no pixels.", reason)
 
     def item(image: tf.Tensor) -> _Item:
-        return processor(image), tf.constant(""), tf.shape(image)[:2]
+        return _features(processor, image, reason), reason, size
 
     return Decoded(*_each(item, pixels, processor))
 
@@ -214,31 +250,69 @@ _Item = tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]
 
 def _each(item: Callable[[tf.Tensor], _Item], batch: tf.Tensor, processor: Processor) -> _Item:
     """`item` of every element, several at a time, stacked."""
-    features = {name: tf.TensorSpec(tensor.shape[1:], tensor.dtype) for name, tensor in processor.spec().items()}
-    signature = (features, tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int32))
+    specs = {name: tf.TensorSpec(tensor.shape[1:], tensor.dtype) for name, tensor in processor.spec().items()}
+    if not processor.fixed_size:
+        return _each_of_any_size(item, batch, specs)
     result: _Item = tf.map_fn(
         tf.autograph.experimental.do_not_convert(item),
         batch,
-        fn_output_signature=signature,
+        fn_output_signature=(specs, *_REASON_AND_SIZE),
         parallel_iterations=_PARALLEL_ITEMS,
     )
     return result
 
 
+_REASON_AND_SIZE = (tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int32))
+
+
+def _each_of_any_size(item: Callable[[tf.Tensor], _Item], batch: tf.Tensor, specs: dict[str, tf.TensorSpec]) -> _Item:
+    """As `_each`, for a processor that leaves pictures at different sizes: those unlike the first one are refused."""
+
+    def packed(element: tf.Tensor) -> tuple[_Item, tf.Tensor]:
+        features, reason, size = item(element)
+        values = features["pixel_values"]
+        return ({**features, "pixel_values": tf.io.serialize_tensor(values)}, reason, size), tf.shape(values)
+
+    def unpacked(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        data, same = pair
+        values = tf.cond(same, lambda: tf.io.parse_tensor(data, tf.float32), lambda: tf.zeros(wanted, tf.float32))
+        return tf.ensure_shape(values, specs["pixel_values"].shape)
+
+    kept = {**specs, "pixel_values": tf.TensorSpec([], tf.string)}
+    (features, reason, size), shapes = tf.map_fn(
+        tf.autograph.experimental.do_not_convert(packed),
+        batch,
+        fn_output_signature=((kept, *_REASON_AND_SIZE), tf.TensorSpec([3], tf.int32)),
+        parallel_iterations=_PARALLEL_ITEMS,
+    )
+    good = tf.concat([tf.boolean_mask(shapes, reason == ""), tf.ones([1, 3], tf.int32)], axis=0)
+    wanted = good[0]
+    same = tf.reduce_all(shapes == wanted, axis=1) & (reason == "")
+    values = tf.map_fn(unpacked, (features["pixel_values"], same), fn_output_signature=specs["pixel_values"])
+    other = "The image comes out with another size than the first of its batch. Send such images one at a time."
+    reason = tf.where(same | (reason != ""), reason, other)
+    return {**features, "pixel_values": values}, reason, size
+
+
+def _features(processor: Processor, image: tf.Tensor, reason: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The processor's answer, or zeros where there is a reason against it."""
+    nothing = {n: tf.zeros([side or 1 for side in t.shape[1:]], t.dtype) for n, t in processor.spec().items()}
+    features: dict[str, tf.Tensor] = tf.cond(reason == "", lambda: processor(image), lambda: nothing)
+    return features
+
+
 def _item(data: tf.Tensor, processor: Processor, max_pixels: int) -> _Item:
     header, octets = headers.read_header(data)
-    reason = _refusal(header, tf.strings.length(data), max_pixels)
+    reason = _refusal(header, tf.strings.length(data), processor, max_pixels)
     blank = tf.zeros([0, 0, 3], tf.uint8)
     image = tf.cond(reason == "", lambda: decode(data, octets, header), lambda: blank)
     size = tf.shape(image)[:2]
-    read = tf.reduce_all(size > 0)
     corrupt = tf.strings.join(["The ", tf.gather(headers.NAMES, header.kind), " data is truncated or corrupt."])
-    reason = tf.where(read | (reason != ""), reason, corrupt)
-    nothing = {n: tf.zeros([side or 1 for side in t.shape[1:]], t.dtype) for n, t in processor.spec().items()}
-    return tf.cond(read, lambda: processor(image), lambda: nothing), reason, size
+    reason = tf.where(tf.reduce_all(size > 0) | (reason != ""), reason, corrupt)
+    return _features(processor, image, reason), reason, size
 
 
-def _refusal(header: headers.Header, length: tf.Tensor, max_pixels: int) -> tf.Tensor:
+def _refusal(header: headers.Header, length: tf.Tensor, processor: Processor, max_pixels: int) -> tf.Tensor:
     """Why an image is not even tried, or "" (string scalar)."""
     formats = "JPEG, PNG, BMP, GIF or WebP" if READS_WEBP else "JPEG, PNG, BMP or GIF"
     size = tf.strings.join([tf.as_string(header.width), "x", tf.as_string(header.height)])
@@ -252,7 +326,10 @@ def _refusal(header: headers.Header, length: tf.Tensor, max_pixels: int) -> tf.T
     too_large = tf.strings.join(
         ["The ", name, " claims ", size, f" pixels, more than the {max_pixels:,} that are read. Send it smaller."]
     )
-    reason = tf.where(header.height * header.width > max_pixels, too_large, header.problem)
+    stored = tf.maximum(tf.stack([header.height, header.width]), 1)
+    upright = tf.where(header.orientation >= 5, stored[::-1], stored)
+    reason = tf.where(header.problem == "", processor.refusal(upright, max_pixels), header.problem)
+    reason = tf.where(header.height * header.width > max_pixels, too_large, reason)
     reason = tf.where((header.height < 1) | (header.width < 1), no_size, reason)
     reason = tf.where(readable, reason, unknown)
     return tf.where(length == 0, "The image is empty (0 bytes).", reason)
