@@ -62,6 +62,7 @@ def fit(model: Model, options: Mapping[str, Any]) -> Head:
     def postprocess(raw: Tensors, request: Request) -> Tensors:
         # One prompt per image: the model's axis of prompts has length 1.
         masks, scores = raw["pred_masks"][:, 0], raw["iou_scores"][:, 0]
+        masks.set_shape([None, count, None, None])
         return {
             "mask_bytes": source_masks(masks, request.sizes, longest_edge, padded, threshold),
             "scores": scores,

@@ -26,7 +26,7 @@ def save(model: Any, folder: Path, *, gain: float = 1.0) -> Path:
     if not model.built:
         model.build_in_name_scope()
     for weight in model.weights:
-        if len(weight.shape) > 1:
+        if len(weight.shape) > 1 and weight.dtype.is_floating:
             weight.assign(weight * gain)
     model.save_pretrained(folder, safe_serialization=True)
     return folder
@@ -265,7 +265,7 @@ def save_layoutlmv3(folder: Path, *, most: int = 48, gain: float = 6.0) -> Path:
         vocab_size=len(tokens), hidden_size=36, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
         max_position_embeddings=most + 2, coordinate_size=6, shape_size=6, input_size=SIZE, patch_size=8,
         rel_pos_bins=8, rel_2d_pos_bins=8, max_rel_pos=16, max_rel_2d_pos=32,
-        **{f"{role}_token_id": tokens.index(token) for role, token in zip(["bos", "pad", "eos"], special[:3], strict=True)},
+        bos_token_id=0, pad_token_id=1, eos_token_id=2,
     )  # fmt: skip
     tokenizer.save_pretrained(folder)
     save_image_processor(folder)
