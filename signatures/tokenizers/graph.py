@@ -19,6 +19,9 @@ from signatures.tokenizers.words import Cutter
 
 __all__ = ["GraphTokenizer", "compile_tokenizer"]
 
+# Many small steps on short vectors: an accelerator would only add a launch to each.
+_CPU = "CPU:0"
+
 Padding = bool | Literal["max_length"]
 
 
@@ -89,15 +92,14 @@ class GraphTokenizer(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
         Raises:
             UsageError: `max_length` leaves no room for the special tokens, or is missing where it is needed.
         """
-        first, second = self._texts(text, pair)
-        template = self._template(second is not None, add_special_tokens)
-        if max_length is not None:
-            first, second = truncate(
-                first, second, self._budget(max_length, template), truncation, self._plan.truncation_side
-            )
-        texts = {"A": first} if second is None else {"A": first, "B": second}
-        grid = self._arrange(template, texts, max_length, padding)
-        return self._named(grid)
+        template = self._template(pair is not None, add_special_tokens)
+        with tf.device(_CPU):
+            first, second = self._texts(text, pair)
+            if max_length is not None:
+                budget = self._budget(max_length, template)
+                first, second = truncate(first, second, budget, truncation, self._plan.truncation_side)
+            texts = {"A": first} if second is None else {"A": first, "B": second}
+            return self._named(self._arrange(template, texts, max_length, padding))
 
     def encode_words(
         self,
@@ -112,7 +114,7 @@ class GraphTokenizer(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
         """Words that are cut already, such as those of a scanned page, with an optional question before them.
 
         The question is cut at whitespace and its words are encoded as the page's are, as LayoutLMv3's tokenizer does.
-        The words alone are truncated (`only_second`); the question stays whole. Empty words have no tokens, so pages of
+        The words alone are truncated (`only_second`). Empty words have no tokens, so pages of
         different lengths share a tensor by filling up with "".
 
         Args:
@@ -129,29 +131,27 @@ class GraphTokenizer(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
             in `words` (or in the question's words), -1 for special tokens and padding; `sequence_ids` int32 [s, L], 0
             or 1, -1 for the same; `rows` int32 [s], the page of each row; and `bbox` int32 [s, L, 4] where boxes are
             given: a word's box for each of its tokens, the tokenizer's own boxes for question and special tokens.
+            `too_long` bool [b]: the question leaves no room for a new word; it is cut, and its page has one row.
 
         Raises:
             UsageError: Boxes are given to a tokenizer that knows none, or `max_length` leaves no room.
         """
-        page, asked = self._words(words, question)
-        template = self._template(asked is not None, True)
+        template = self._template(question is not None, True)
         budget = self._budget(max_length, template)
-        room = tf.fill(tf.shape(page.sizes), budget) if asked is None else tf.maximum(budget - asked.sizes, 0)
-        side = self._plan.truncation_side
-        if stride is None:
-            page, rows = page.keep(tf.minimum(page.sizes, room), side), tf.range(tf.size(page.sizes))
-        else:
-            page, rows = self._spans(page, room, stride)
-        if asked is None:
+        with tf.device(_CPU):
+            page, asked = self._words(words, question)
+            spent = tf.zeros_like(page.sizes) if asked is None else asked.sizes
+            page, rows = self._spans(page, budget - spent, stride)
             texts = {"A": page}
-        else:
-            begins, sizes = tf.gather(asked.begins, rows), tf.gather(asked.sizes, rows)
-            texts = {"A": asked._replace(begins=begins, sizes=sizes), "B": page}
-        grid = self._arrange(template, texts, max_length, padding)
-        answer = self._named(grid) | {"word_ids": grid.words, "sequence_ids": grid.sequences, "rows": rows}
-        if boxes is not None:
-            answer["bbox"] = self._boxes(grid, tf.gather(tf.cast(boxes, tf.int32), rows), asked is not None)
-        return answer
+            if asked is not None:
+                begins, sizes = tf.gather(asked.begins, rows), tf.gather(tf.minimum(spent, budget), rows)
+                texts = {"A": asked._replace(begins=begins, sizes=sizes), "B": page}
+            grid = self._arrange(template, texts, max_length, padding)
+            answer = self._named(grid) | {"word_ids": grid.words, "sequence_ids": grid.sequences, "rows": rows}
+            answer["too_long"] = spent >= (budget + 1 if stride is None else budget - stride)
+            if boxes is not None:
+                answer["bbox"] = self._boxes(grid, tf.gather(tf.cast(boxes, tf.int32), rows), asked is not None)
+            return answer
 
     def decode(self, ids: tf.Tensor, *, strip: bool = False) -> tf.Tensor:
         """`tokenizer.decode(ids, skip_special_tokens=True)` of each row.
@@ -163,8 +163,9 @@ class GraphTokenizer(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
         Returns:
             Texts, string [n].
         """
-        text = self._decoder(ids)
-        return stripped(text) if strip else text
+        with tf.device(_CPU):
+            text = self._decoder(ids)
+            return stripped(text) if strip else text
 
     def _texts(self, text: tf.Tensor, pair: tf.Tensor | None) -> tuple[Tokens, Tokens | None]:
         """The tokens of texts and their seconds, in one pass."""
@@ -221,15 +222,20 @@ class GraphTokenizer(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
             )
         return max_length - special
 
-    def _spans(self, page: Tokens, room: tf.Tensor, stride: int) -> tuple[Tokens, tf.Tensor]:
-        if self._plan.truncation_side == "left":
+    def _spans(self, page: Tokens, room: tf.Tensor, stride: int | None) -> tuple[Tokens, tf.Tensor]:
+        side = self._plan.truncation_side
+        cut = page.keep(tf.clip_by_value(room, 0, page.sizes), side)
+        if stride is None:
+            return cut, tf.range(tf.size(page.sizes))
+        if side == "left":
             raise UsageError(
                 f"{self._plan.name} truncates on the left, but overlapping rows go from left to right. "
                 'Set its truncation_side to "right".'
             )
-        message = f"the question and {stride} repeated tokens leave no room for words; send a shorter question"
-        with tf.control_dependencies([tf.debugging.assert_greater(room, stride, message)]):
-            return spans(page, tf.identity(room), stride)
+        # A page whose question leaves no room for a new word has one row, not endlessly many.
+        fits = room > stride
+        page = page._replace(sizes=tf.where(fits, page.sizes, cut.sizes))
+        return spans(page, tf.where(fits, room, stride + 1), stride)
 
     def _arrange(
         self, template: tuple[Slot, ...], texts: dict[str, Tokens], max_length: int | None, padding: Padding

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from signatures.errors import UsageError
 from tests.signatures.tokenizer_kinds import CORPUS, KINDS, batches, compiled, texts, tokenizer, train_bpe
 
-ALL_KINDS = pytest.mark.parametrize("kind", sorted(set(KINDS) - {"layoutlmv3"}))  # its own tests are below
-SOME_KINDS = pytest.mark.parametrize("kind", ["clip", "gpt2", "bert", "bert-left"])
+# GPT-2 differs from RoBERTa in its template alone, which pairs show; LayoutLMv3 has its own tests below.
+ALL_KINDS = pytest.mark.parametrize("kind", sorted(set(KINDS) - {"layoutlmv3", "gpt2"}))
+SOME_KINDS = pytest.mark.parametrize("kind", ["clip", "gpt2", "bert-left"])
 LENGTH = 11
 STRINGS = tf.TensorSpec([None], tf.string)
 
@@ -134,7 +135,7 @@ def forms() -> dict[str, Callable[..., Any]]:
         run = lambda text: arrays.encode(functools.reduce(lambda done, step: step(done), steps, arrays.decode(text)))  # noqa: E731
         return tf.function(run, input_signature=[STRINGS], autograph=False)
 
-    return {name: form(name) for name in ("NFC", "NFD", "NFKC", "NFKD")}
+    return {name: form(name) for name in ("NFC", "NFKC")}
 
 
 def test_merges_that_bring_up_better_merges() -> None:
@@ -445,9 +446,16 @@ def test_words_and_boxes(batch: list[tuple[list[str], str]], left: int) -> None:
 
 
 def test_a_question_that_leaves_no_room() -> None:
-    """Rows that overlap need room for a new word; the error says what to do."""
-    with pytest.raises(tf.errors.InvalidArgumentError, match="send a shorter question"):
-        page_graphs()["spans"]([["cat"]], [[[0, 0, 1, 1]]], ["what is the cat " * 9])
+    """It is told, it is cut, and it does its neighbour no harm."""
+    graph, boxes = page_graphs(), [[[0, 0, 1, 1]] * 2] * 2
+    words, questions = [["cat", "photo"]] * 2, ["what is the cat " * 9, "what"]
+    alone = graph["spans"](words[1:], boxes[1:], questions[1:])
+    for name in ("spans", "cut"):
+        got = graph[name](words, boxes, questions)
+        assert got["too_long"].numpy().tolist() == [True, False]
+        assert got["rows"].numpy().tolist() == [0, 1]
+        assert got["input_ids"].shape == (2, 24)
+        assert got["input_ids"][1].numpy().tolist() == alone["input_ids"][0].numpy().tolist()
 
 
 def test_model_length_and_padding_id() -> None:

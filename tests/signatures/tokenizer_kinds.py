@@ -89,7 +89,7 @@ def _bert(**settings: Any) -> Any:
 
 KINDS = {
     "clip": _clip,
-    "roberta": lambda: _roberta_like("RobertaTokenizerFast"),
+    "roberta": lambda: _roberta_like("RobertaTokenizerFast", add_prefix_space=True),
     "gpt2": lambda: _roberta_like("GPT2TokenizerFast", pad_token="<pad>"),
     "layoutlmv3": lambda: _roberta_like("LayoutLMv3TokenizerFast"),
     "bert": _bert,
