@@ -142,7 +142,7 @@ class Handlers:
                 entry.status.error_message = status.error.message
         return response
 
-    def reload_config(self, request: Any, _: int) -> Any:
+    def reload_config(self, request: Any, timeout_ms: int) -> Any:
         """ModelService.HandleReloadConfigRequest."""
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid_argument(
@@ -151,7 +151,8 @@ class Handlers:
             )
         metrics = self._core.metrics
         before = {name: metrics.value(name) for name in request.metric_names}
-        self._core.repository.reload(model_config.from_proto(request.config))
+        timeout = timeout_ms / 1000 if timeout_ms else None
+        self._core.repository.reload(model_config.from_proto(request.config), timeout=timeout)
         response = model_management_pb2.ReloadConfigResponse()
         response.status.SetInParent()
         for name, value in before.items():

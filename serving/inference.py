@@ -90,7 +90,7 @@ def ask(core: Core, spec: ModelSpec, method: str, examples: Sequence[bytes], tim
     Raises:
         ServingError: With TF Serving's code and words.
     """
-    with core.find(spec) as servable:
+    with core.using(spec) as servable:
         return ask_on(core, servable, spec, method, examples, timeout_ms)
 
 
@@ -104,7 +104,7 @@ def ask_on(
         raise invalid_argument(f"No signature was found with the name: {name}")
     feed, fetches = _tensors(definition, method, core.check_method_names)
     batch = _batch(examples)
-    values = core.run(servable, {feed: batch}, fetches, timeout_ms, _APIS[method])
+    values = core.run(servable, {feed: batch}, fetches, timeout_ms, _APIS[method], name)
     found = dict(zip(fetches, values, strict=True))
     return _result(servable, name, definition, method, found, len(examples))
 
@@ -116,7 +116,7 @@ def ask_many(core: Core, tasks: Sequence[Task], examples: Sequence[bytes], timeo
         ServingError: With TF Serving's code and words.
     """
     first = tasks[0].spec if tasks else ModelSpec("")
-    with core.find(first) as servable:
+    with core.using(first) as servable:
         return ask_many_on(core, servable, tasks, examples, timeout_ms)
 
 
@@ -141,7 +141,9 @@ def ask_many_on(
         fetches.update(outputs)
     ordered = sorted(fetches)
     batch = _batch(examples)
-    values = core.run(servable, dict.fromkeys(feeds, batch), ordered, timeout_ms, "MultiInference")
+    values = core.run(
+        servable, dict.fromkeys(feeds, batch), ordered, timeout_ms, "MultiInference", ",".join(sorted(seen))
+    )
     found = dict(zip(ordered, values, strict=True))
     results = []
     for task in tasks:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -114,14 +115,31 @@ class Core:
         """The servable that a spec means; see `Repository.find`."""
         return self.repository.find(spec.name, spec.version, spec.label)
 
+    def using(self, spec: ModelSpec) -> AbstractContextManager[Servable]:
+        """The servable that a spec means, kept loaded meanwhile; see `Repository.using`."""
+        return self.repository.using(spec.name, spec.version, spec.label)
+
     def run(
-        self, servable: Servable, feeds: Mapping[str, Array], fetches: Sequence[str], timeout_ms: int, api: str
+        self,
+        servable: Servable,
+        feeds: Mapping[str, Array],
+        fetches: Sequence[str],
+        timeout_ms: int,
+        api: str,
+        signature: str,
     ) -> list[Array]:
         """Runs a servable and records how long it took; MultiInference does not count, as in TF Serving."""
         started = time.perf_counter_ns()
-        outputs = self._run(servable, feeds, fetches, timeout_ms)
+        labels = (servable.name, str(servable.version), signature)
+        try:
+            outputs = self._run(servable, feeds, fetches, timeout_ms)
+        except ServingError as error:
+            self.metrics.signature_count.add(*labels, error.code.name)
+            raise
+        micros = (time.perf_counter_ns() - started) / 1000
+        self.metrics.signature_count.add(*labels, "OK")
+        self.metrics.signature_latency.observe(micros, *labels)
         if api != "MultiInference":
-            micros = (time.perf_counter_ns() - started) / 1000
             self.metrics.runtime_latency.observe(micros, servable.name, api, "TF1")
         return outputs
 
@@ -143,7 +161,7 @@ class Core:
         Raises:
             ServingError: With TF Serving's code and words.
         """
-        with self.find(spec) as servable:
+        with self.using(spec) as servable:
             return self.predict_on(servable, spec.signature, inputs, output_filter, timeout_ms)
 
     def predict_on(
@@ -164,7 +182,7 @@ class Core:
         feeds = _feeds(definition, inputs)
         aliases = _aliases(definition, output_filter)
         fetches = [definition.outputs[alias].name for alias in aliases]
-        values = self.run(servable, feeds, fetches, timeout_ms, "Predict")
+        values = self.run(servable, feeds, fetches, timeout_ms, "Predict", name)
         outputs = {
             alias: Output(definition.outputs[alias].dtype, value) for alias, value in zip(aliases, values, strict=True)
         }

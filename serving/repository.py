@@ -7,12 +7,12 @@ version that cannot be loaded is reported and left alone while the others serve 
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -94,18 +94,22 @@ class Repository:
         self._unloaded = unloaded
         self._metrics = metrics
         self._options = options
+        # What the last reload said, whether or not it could be applied, and what is being polled.
+        self._config: tuple[Model, ...] = ()
         self._models: tuple[Model, ...] = ()
         self._labels: Mapping[str, Mapping[str, int]] = {}
-        self._states: dict[str, dict[int, VersionStatus]] = {}
+        # Replaced rather than changed, so that requests read them without a lock.
         self._live: dict[str, dict[int, Servable]] = {}
-        self._aspired: dict[str, set[int]] = {}
+        self._states: dict[str, dict[int, VersionStatus]] = {}
+        self._aspired: dict[str, dict[int, str]] = {}
+        self._given_up: dict[str, set[int]] = {}
         self._changed = threading.Condition(threading.RLock())
         self._polling = threading.Lock()
         self._reloading = threading.Lock()
+        self._loading = threading.Semaphore(options.load_threads)
         self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(options.load_threads, "vitrina-load")
-        self._unloads = ThreadPoolExecutor(options.load_threads, "vitrina-unload")
         self._poller: threading.Thread | None = None
+        self._last_error = ""
 
     # What requests ask for.
 
@@ -123,25 +127,28 @@ class Repository:
         if not name:
             raise invalid_argument("ModelSpec has no name specified.")
         if label is not None:
-            version = self._labelled(name, label)
+            version = self._labels.get(name, {}).get(label)
+            if version is None:
+                raise invalid_argument(f"Unrecognized servable version label: {label}")
         live = self._live.get(name, {})
         if version is None:
             if not live:
                 raise not_found(f"Servable not found for request: Latest({name})")
-            try:
-                return live[max(live)]
-            except (KeyError, ValueError, RuntimeError):  # a version went between the two look-ups
-                return self.find(name)
-        servable = live.get(version)
-        if servable is None:
+            return live[max(live)]
+        if version not in live:
             raise not_found(f"Servable not found for request: Specific({name}, {version})")
-        return servable
+        return live[version]
 
-    def _labelled(self, name: str, label: str) -> int:
-        version = self._labels.get(name, {}).get(label)
-        if version is None:
-            raise invalid_argument(f"Unrecognized servable version label: {label}")
-        return version
+    @contextlib.contextmanager
+    def using(self, name: str, version: int | None = None, label: str | None = None) -> Iterator[Servable]:
+        """`find`, and keeps the servable loaded meanwhile."""
+        servable = self.find(name, version, label)
+        while not servable.acquire():  # it was retired in between, and is no longer to be found
+            servable = self.find(name, version, label)
+        try:
+            yield servable
+        finally:
+            servable.release()
 
     def status(self, name: str, version: int | None = None) -> list[VersionStatus]:
         """The states of a model's versions, highest first, or of one.
@@ -165,26 +172,28 @@ class Repository:
 
     # What to serve.
 
-    def reload(self, models: tuple[Model, ...], wait: bool = True) -> None:
+    def reload(self, models: tuple[Model, ...], wait: bool = True, timeout: float | None = None) -> None:
         """Replaces the list of models, and waits until every new one has an AVAILABLE version.
+
+        Args:
+            models: The whole new list; who is not in it is unloaded.
+            wait: Whether to wait.
+            timeout: How many seconds at most; None is for ever.
 
         Raises:
             ServingError: The list is not acceptable, or a new model cannot be loaded.
         """
         with self._reloading:
-            old = self._models
-            model_config.check_platforms(old, models)
-            self._models, previous = models, old
+            model_config.check_platforms(self._config, models)
+            self._config = models
             self._labels = self._checked_labels(models)
             model_config.check_supported(models)
-            new = [model.name for model in models if model.name not in {entry.name for entry in previous}]
-            with self._changed:
-                for name in new:
-                    # A model that comes back is judged anew.
-                    self._states[name] = {}
+            known = set(self.names())
+            self._models = models
             self._poll_logged()
-            if wait:
-                self.wait_available(new)
+            new = [model.name for model in models if model.name not in known]
+            if wait and not self.wait_available(new, timeout) and not self._stop.is_set():
+                raise ServingError(Code.DEADLINE_EXCEEDED, "The new models were not available before the deadline")
 
     def _checked_labels(self, models: Iterable[Model]) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = {}
@@ -205,13 +214,20 @@ class Repository:
 
     def _poll_forever(self) -> None:
         while not self._stop.wait(self._options.poll_wait_seconds):
-            self._poll_logged()
+            try:
+                self._poll_logged()
+            except Exception:
+                _LOG.exception("a poll failed")
 
     def _poll_logged(self) -> None:
+        error = ""
         try:
             self.poll()
-        except ServingError as error:
-            _LOG.error("cannot read base paths", extra={"error": str(error)})
+        except ServingError as found:
+            error = str(found)
+        if error and error != self._last_error:
+            _LOG.error("cannot read the base paths", extra={"error": error})
+        self._last_error = error
 
     def poll(self) -> None:
         """Looks at every base path once and starts what has to be done.
@@ -219,93 +235,79 @@ class Repository:
         Raises:
             ServingError: A base path cannot be read; then nothing is changed for any model.
         """
+        if self._options.poll_wait_seconds < 0:
+            return
         with self._polling:
-            models = self._models
-            aspired = {model.name: self._versions_on_disk(model) for model in models}
-            paths = {model.name: model.base_path for model in models}
+            aspired = {model.name: _versions_on_disk(model) for model in self._models}
             with self._changed:
-                for name in [*aspired, *(gone for gone in list(self._states) if gone not in aspired)]:
-                    wanted = aspired.get(name, {})
-                    self._aspired[name] = set(wanted)
-                    self._load_missing(name, wanted, paths)
-                    self._unload_unwanted(name)
+                for name in {**aspired, **self._aspired}:
+                    self._aspired[name] = aspired.get(name, {})
+                    self._given_up.get(name, set()).intersection_update(self._aspired[name])
+                    self._reconcile(name)
 
-    def _versions_on_disk(self, model: Model) -> dict[int, str]:
-        """The versions to serve, and the names of their folders."""
-        try:
-            names = tf.io.gfile.listdir(model.base_path)
-        except tf.errors.OpError as error:
-            found = from_tensorflow(error)
-            raise not_found(
-                f"Could not find base path {model.base_path} for servable {model.name} with error {found}"
-            ) from error
-        folders: dict[int, str] = {}
-        for name in sorted(name.rstrip("/") for name in names):
-            if name.isascii() and name.isdigit() and int(name) <= _MAX_VERSION:
-                folders[int(name)] = name
-        return {version: folders[version] for version in model.policy.choose(set(folders))}
-
-    def _load_missing(self, name: str, wanted: Mapping[int, str], paths: Mapping[str, str]) -> None:
-        states = self._states.setdefault(name, {})
-        for version in sorted(wanted, reverse=True):
-            known = states.get(version)
-            if known is not None and (known.state is not State.END or known.error is not None):
-                continue
-            self._set(name, version, State.START)
-            path = paths[name].rstrip("/") + "/" + wanted[version]
-            self._pool.submit(self._load_version, name, version, path)
-        # A failed version is forgotten once it is no longer wanted; coming back, it is tried again.
-        for version, status in list(states.items()):
-            if status.error is not None and version not in wanted:
-                states[version] = VersionStatus(version, State.END, status.error)
+    def _reconcile(self, name: str) -> None:
+        """Starts loading what is wanted, and unloading what is not unless that would leave a gap."""
+        if self._stop.is_set():
+            return
+        aspired, live = self._aspired.get(name, {}), self._live.get(name, {})
+        for version in sorted(aspired, reverse=True):
+            status = self._states.get(name, {}).get(version)
+            ended = status is None or status.state is State.END
+            if ended and version not in self._given_up.get(name, ()):
+                self._set(name, version, State.START)
+                _start(self._load_version, name, version, aspired[version])
+        unwanted = sorted(set(live) - set(aspired))
+        if aspired and not set(aspired) & set(live):
+            unwanted = unwanted[:-1]  # the last one serves until a wanted version does
+        for version in unwanted:
+            servable = self._live[name][version]
+            self._live[name] = {number: kept for number, kept in self._live[name].items() if number != version}
+            self._set(name, version, State.UNLOADING)
+            _start(self._unload_version, servable)
 
     def _load_version(self, name: str, version: int, path: str) -> None:
-        self._set(name, version, State.LOADING)
-        _LOG.info("loading", extra={"model": name, "version": version, "path": path})
         started = time.monotonic()
         for attempt in range(self._options.max_load_retries + 1):
             if attempt and self._stop.wait(self._options.retry_interval_seconds):
+                return
+            if version not in self._aspired.get(name, {}):
                 break
-            if version not in self._aspired.get(name, ()):
-                self._set(name, version, State.END)
-                return
-            try:
-                servable = self._load(name, version, path)
-            except ServingError as found:
-                error = found
-            except Exception as found:
-                error = from_tensorflow(found)
-            else:
-                self._loaded(servable, time.monotonic() - started)
-                return
+            with self._loading:
+                self._set(name, version, State.LOADING)
+                _LOG.info("loading", extra={"model": name, "version": version, "path": path})
+                try:
+                    servable = self._load(name, version, path)
+                except Exception as found:
+                    error = found if isinstance(found, ServingError) else from_tensorflow(found)
+                else:
+                    self._loaded(servable, time.monotonic() - started)
+                    return
             _LOG.error(
                 "cannot load", extra={"model": name, "version": version, "error": str(error), "try": attempt + 1}
             )
-        self._set(name, version, State.END, error)
+        else:
+            with self._changed:
+                self._given_up.setdefault(name, set()).add(version)
+                self._set(name, version, State.END, error)
+            return
+        with self._changed:  # nobody wants it any more
+            self._set(name, version, State.END)
+            self._reconcile(name)
 
     def _loaded(self, servable: Servable, seconds: float) -> None:
         name, version = servable.name, servable.version
         with self._changed:
             self._live[name] = {**self._live.get(name, {}), version: servable}
             self._set(name, version, State.AVAILABLE)
-            self._unload_unwanted(name)
+            self._reconcile(name)
         _LOG.info("available", extra={"model": name, "version": version, "seconds": round(seconds, 3)})
-
-    def _unload_unwanted(self, name: str) -> None:
-        """Starts unloading what is no longer wanted, unless that would leave a gap."""
-        live, aspired = self._live.get(name, {}), self._aspired.get(name, set())
-        if aspired and not aspired & set(live):
-            return
-        for version in sorted(set(live) - aspired):
-            servable = live[version]
-            self._live[name] = live = {number: kept for number, kept in live.items() if number != version}
-            self._set(name, version, State.UNLOADING)
-            self._unloads.submit(self._unload_version, servable)
 
     def _unload_version(self, servable: Servable) -> None:
         servable.unload()
         self._unloaded(servable)
-        self._set(servable.name, servable.version, State.END)
+        with self._changed:
+            self._set(servable.name, servable.version, State.END)
+            self._reconcile(servable.name)
 
     def _set(self, name: str, version: int, state: State, error: ServingError | None = None) -> None:
         with self._changed:
@@ -316,14 +318,19 @@ class Repository:
 
     # Waiting.
 
-    def wait_available(self, names: Iterable[str], timeout: float | None = None) -> bool:
+    def wait_available(self, names: Iterable[str], timeout: float | None = None, noun: str = "model") -> bool:
         """Waits until every one of the models has an AVAILABLE version.
 
+        Args:
+            names: The models' names.
+            timeout: How many seconds at most; None is for ever.
+            noun: What the error calls them; TF Serving says `servable` at the start and `model` later.
+
         Returns:
-            False where the timeout came first.
+            False where the timeout came first, or the repository was closed.
 
         Raises:
-            ServingError: UNKNOWN where all the versions of one have ended.
+            ServingError: UNKNOWN where no version of one can be loaded.
         """
         awaited = list(names)
 
@@ -331,25 +338,25 @@ class Repository:
             return self._stop.is_set() or all(self._live.get(name) or self._failed(name) for name in awaited)
 
         with self._changed:
-            done = self._changed.wait_for(settled, timeout)
-            failed = {name: self._failed(name) for name in awaited if not self._live.get(name)}
+            self._changed.wait_for(settled, timeout)
+            failed = [(name, self._failed(name)) for name in awaited if not self._live.get(name)]
         problems = [
             f"{{{{name: {name} version: {status.version}}} due to error: {status.error}}}, "
-            for name, statuses in failed.items()
-            for status in statuses[:1]
+            for name, status in failed
+            if status is not None
         ]
-        if problems and done:
+        if problems and len(problems) == len(failed):
             raise ServingError(
-                Code.UNKNOWN, f"{len(problems)} model(s) did not become available: {{{''.join(problems)}}}"
+                Code.UNKNOWN, f"{len(problems)} {noun}(s) did not become available: {{{''.join(problems)}}}"
             )
-        return done and not failed
+        return not failed
 
-    def _failed(self, name: str) -> list[VersionStatus]:
-        """The states of a model all of whose versions ended in errors."""
-        states = [status for version, status in sorted(self._states.get(name, {}).items(), reverse=True)]
-        wanted = [status for status in states if status.version in self._aspired.get(name, ())]
-        ended = [status for status in wanted if status.state is State.END and status.error is not None]
-        return ended if wanted and len(ended) == len(wanted) else []
+    def _failed(self, name: str) -> VersionStatus | None:
+        """The state of a model's highest wanted version, where all of those could not be loaded."""
+        wanted, given_up = self._aspired.get(name, {}), self._given_up.get(name, set())
+        if not wanted or set(wanted) - given_up:
+            return None
+        return self._states[name][max(wanted)]
 
     def close(self, timeout: float | None = None) -> None:
         """Stops polling and unloads everything, waiting for runs in flight up to the timeout in seconds."""
@@ -357,18 +364,37 @@ class Repository:
         with self._changed:
             self._changed.notify_all()
             live, self._live = self._live, {}
-        if self._poller is not None:
-            self._poller.join(timeout)
-        futures: list[Future[None]] = [
-            self._unloads.submit(servable.unload) for versions in live.values() for servable in versions.values()
+        threads = [
+            _start(self._unload_version, servable) for versions in live.values() for servable in versions.values()
         ]
+        if self._poller is not None:
+            threads.append(self._poller)
         deadline = None if timeout is None else time.monotonic() + timeout
-        for future in futures:
-            try:
-                future.result(None if deadline is None else max(deadline - time.monotonic(), 0))
-            except TimeoutError:
-                break
-            except Exception:
-                _LOG.exception("cannot unload")
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._unloads.shutdown(wait=False, cancel_futures=True)
+        for thread in threads:
+            thread.join(None if deadline is None else max(deadline - time.monotonic(), 0))
+
+
+def _start(target: Callable[..., None], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=target, args=arguments, name=f"vitrina{target.__name__}", daemon=True)
+    thread.start()
+    return thread
+
+
+def _versions_on_disk(model: Model) -> dict[int, str]:
+    """The versions to serve, and the paths of their folders.
+
+    Raises:
+        ServingError: NOT_FOUND where the base path cannot be read.
+    """
+    try:
+        names = tf.io.gfile.listdir(model.base_path)
+    except tf.errors.OpError as error:
+        raise not_found(
+            f"Could not find base path {model.base_path} for servable {model.name} with error {from_tensorflow(error)}"
+        ) from error
+    folders: dict[int, str] = {}
+    for name in sorted(name.rstrip("/") for name in names):
+        if name.isascii() and name.isdigit() and int(name) <= _MAX_VERSION:
+            folders[int(name)] = name
+    base = model.base_path.rstrip("/")
+    return {version: f"{base}/{folders[version]}" for version in model.policy.choose(set(folders))}

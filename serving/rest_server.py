@@ -213,7 +213,7 @@ class Api:
     def _predict(self, spec: ModelSpec, body: bytes) -> bytes:
         doc = wire.document(body)
         signature = wire.signature_name(doc)
-        with self._core.find(spec) as servable:
+        with self._core.using(spec) as servable:
             name = signature or DEFAULT_SIGNATURE
             definition = servable.signatures.get(name)
             if definition is None:

@@ -137,19 +137,15 @@ class Servable:
         self._idle = threading.Condition()
         self._retired = False
 
-    def __enter__(self) -> Servable:
-        """Keeps it loaded until `__exit__`.
-
-        Raises:
-            ServingError: NOT_FOUND where it was retired in between.
-        """
+    def acquire(self) -> bool:
+        """Keeps it loaded until `release`; False where it has been retired."""
         with self._idle:
-            if self._retired:
-                raise not_found(f"Servable not found for request: Specific({self.name}, {self.version})")
-            self._users += 1
-        return self
+            if not self._retired:
+                self._users += 1
+            return not self._retired
 
-    def __exit__(self, *_: object) -> None:
+    def release(self) -> None:
+        """One user less."""
         with self._idle:
             self._users -= 1
             if not self._users:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -15,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from serving import flags as flags_module
+from serving import logs
 from serving.flags import Flags
 from signatures.errors import UsageError, VitrinaError
 
@@ -132,7 +135,7 @@ class Server:
     def wait_available(self, timeout: float | None = None) -> bool:
         """Waits until every model has an AVAILABLE version; False where the timeout comes first."""
         assert self._repository is not None, "call start() first"
-        return self._repository.wait_available(self._repository.names(), timeout)
+        return self._repository.wait_available(self._repository.names(), timeout, "servable")
 
     def stop(self, grace: float = 30.0) -> None:
         """Stops accepting, lets what is in flight finish within `grace` seconds, and unloads."""
@@ -183,6 +186,13 @@ def main(argv: Sequence[str]) -> int:
     return _serve(flags)
 
 
+def _raise_file_limit() -> None:
+    """Every connection is an open file; the usual soft limit of 1024 is soon reached."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
+
+
 def _serve(flags: Flags) -> int:
     stop = threading.Event()
 
@@ -194,10 +204,11 @@ def _serve(flags: Flags) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, request_stop)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    logs.set_up(flags.log_format)
+    _raise_file_limit()
     server = Server(flags)
     started = time.monotonic()
-    failure: list[VitrinaError] = []
+    failure: list[Exception] = []
 
     def start() -> None:
         try:
@@ -208,7 +219,9 @@ def _serve(flags: Flags) -> int:
             print(
                 f"Serving: gRPC at 0.0.0.0:{ports.grpc}{rest} (ready in {seconds:.1f} s)", file=sys.stderr, flush=True
             )
-        except VitrinaError as error:
+        except Exception as error:
+            if not isinstance(error, VitrinaError):
+                _LOG.exception("the server could not be started")
             failure.append(error)
             stop.set()
 
@@ -217,7 +230,10 @@ def _serve(flags: Flags) -> int:
     while not stop.wait(3600):
         pass
     if failure:
-        print(f"vitrina serve: {failure[0]}", file=sys.stderr)
-        return failure[0].exit_code
+        print(f"vitrina serve: {failure[0]}", file=sys.stderr, flush=True)
+        return getattr(failure[0], "exit_code", 1)
+    if starter.is_alive():  # still importing or loading: nothing is in flight, and that cannot be interrupted
+        os._exit(0)
+    _LOG.info("stopping", extra={"grace_seconds": flags.shutdown_grace_seconds})
     server.stop(flags.shutdown_grace_seconds)
     return 0

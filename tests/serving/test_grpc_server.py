@@ -76,8 +76,8 @@ def test_missing_model_spec(stub: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "code", "details"),
     [
-        (request("tide"), "INVALID_ARGUMENT", ("input size does not match signature: 0!=1 len({}) != len({hours}). Sent "
-         "extra: {}. Missing but required: {hours}.")),
+        (request("tide"), "INVALID_ARGUMENT", ("input size does not match signature: 0!=1 len({}) != "
+         "len({hours}). Sent extra: {}. Missing but required: {hours}.")),
         (request("tide", minutes=floats(1)), "INVALID_ARGUMENT", None),
         (request("tide", hours=tensor(types_pb2.DT_FLOAT, (-1,))), "INVALID_ARGUMENT", "tensor parsing error: hours"),
         (request("tide", hours=tensor(types_pb2.DT_FLOAT, (1,) * 255)), "INVALID_ARGUMENT",
