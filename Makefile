@@ -37,10 +37,11 @@ lint: setup  ## ruff's rules
 types: setup  ## mypy, strict
 	$(BIN)/mypy
 
-fix: setup  ## mend what ruff can, write docs/commands.md anew
+fix: setup  ## mend what ruff can, write docs/commands.md and docs/tasks.md anew
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python scripts/command_docs.py
+	$(BIN)/python scripts/task_docs.py
 
 bench: setup  ## measure; see benchmarks/README.md
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -160,11 +162,14 @@ def restore(folder: Path, card: Card, weights: Sequence[Any]) -> Any:
             f"transformers {transformers.__version__} has no class {card.source.cls}. "
             f"Install the version that exported it: {card.packages.get('transformers', 'unknown')}."
         )
-    with quiet_transformers():
-        native = cls(cls.config_class.from_json_file(folder / CONFIG))
-        native.build_in_name_scope()
     # Keras numbers the models of one class, so the first part of a variable's name may differ.
     stored = {variable.name.partition("/")[2]: variable for variable in weights}
+    arguments = {}
+    if _may_lack_pooler(cls) and not any("pooler" in name for name in stored):
+        arguments["add_pooling_layer"] = False
+    with quiet_transformers():
+        native = cls(cls.config_class.from_json_file(folder / CONFIG), **arguments)
+        native.build_in_name_scope()
     for variable in native.weights:
         name = variable.name.partition("/")[2]
         if name not in stored:
@@ -208,13 +213,11 @@ def _tf_class(architecture: str, task: str, model: str) -> Any:
         raise MissingExtra("transformers", "hub") from error
 
     heads = TASKS[task].heads
-    if any(architecture.endswith(head) for head in heads):
+    stem = re.sub(r"(For[A-Z]\w*|VisionModel|Model)$", "", architecture)
+    # A head may be an ending (`ForImageClassification`) or a whole name (`CLIPModel`).
+    candidates = [f"TF{head}" if head.startswith(stem) else f"TF{stem}{head}" for head in heads]
+    if architecture.endswith(heads) and task_of(architecture, model) == task:
         candidates = [f"TF{architecture}"]
-    else:
-        every = {head for other in TASKS.values() for head in other.heads} | {"Model"}
-        endings = [head for head in every if architecture.endswith(head)]
-        stem = architecture.removesuffix(max(endings, key=len)) if endings else architecture
-        candidates = [f"TF{stem}{head}" for head in heads]
     for name in candidates:
         # transformers answers with a placeholder that raises where its back end is missing, and not at all for
         # classes that it moved to its deprecated models.
@@ -234,6 +237,9 @@ def _from_pretrained(cls: Any, model: str, revision: str | None, dtype: str) -> 
     try:
         with _policy(dtype):
             native, account = _load_weights(cls, model, revision)
+            if _lacks_only_a_pooler(account) and _may_lack_pooler(cls):
+                # Checkpoints of classifiers have none; without it the body's other outputs are whole.
+                native, account = _load_weights(cls, model, revision, add_pooling_layer=False)
     except (OSError, ValueError, ImportError, AttributeError, TypeError, tf.errors.OpError) as error:
         line = " ".join(str(error).split())[:300]
         raise VitrinaError(
@@ -250,14 +256,25 @@ def _from_pretrained(cls: Any, model: str, revision: str | None, dtype: str) -> 
     return native
 
 
-def _load_weights(cls: Any, model: str, revision: str | None) -> tuple[Any, dict[str, Any]]:
+def _lacks_only_a_pooler(account: Mapping[str, Any]) -> bool:
+    missing = account["missing_keys"]
+    return bool(missing) and all("pooler" in str(key) for key in missing)
+
+
+def _may_lack_pooler(cls: Any) -> bool:
+    return "add_pooling_layer" in inspect.signature(cls.__init__).parameters
+
+
+def _load_weights(cls: Any, model: str, revision: str | None, **arguments: Any) -> tuple[Any, dict[str, Any]]:
     """The model and transformers' account of what was missing."""
-    where = {"revision": revision} if revision else {}
+    where: dict[str, Any] = {"revision": revision} if revision else {}
     paths = _safetensors.find(lambda name: _locate(model, name, revision))
     if not paths:
-        native, account = cls.from_pretrained(model, **where, output_loading_info=True, ignore_mismatched_sizes=True)
+        native, account = cls.from_pretrained(
+            model, **where, **arguments, output_loading_info=True, ignore_mismatched_sizes=True
+        )
         return native, account
-    native = cls(cls.config_class.from_pretrained(model, **where))
+    native = cls(cls.config_class.from_pretrained(model, **where), **arguments)
     native.build_in_name_scope()
     return native, _safetensors.fill(native, paths)
 

@@ -145,8 +145,8 @@ class _Tasks(Mapping[str, Task]):
         return len(self._names())
 
     def _names(self) -> list[str]:
-        folder = Path(__file__).parent
-        return sorted(path.stem.replace("_", "-") for path in folder.glob("*.py") if not path.stem.startswith("_"))
+        files = [path for folder in __path__ for path in Path(folder).glob("*.py")]
+        return sorted(path.stem.replace("_", "-") for path in files if not path.stem.startswith("_"))
 
 
 TASKS: Mapping[str, Task] = _Tasks()

@@ -1,0 +1,86 @@
+"""`image-feature-extraction`: one vector per image, for search and clustering."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from signatures.errors import UsageError
+from signatures.model import Model, Tensors
+from signatures.spec import Tensor
+from signatures.tasks import Head, Option, Request, Task
+
+if TYPE_CHECKING:
+    from signatures.checkpoint import Checkpoint
+
+__all__ = ["TASK"]
+
+HIDDEN, POOLED = "last_hidden_state", "pooler_output"
+
+
+def fit(model: Model, options: Mapping[str, Any]) -> Head:
+    """Binds the task to a model's body.
+
+    Raises:
+        UsageError: The model has no such output, seen when its raw outputs are first traced.
+    """
+    wanted = POOLED if options["pool"] else HIDDEN
+
+    def postprocess(raw: Tensors, request: Request) -> Tensors:  # noqa: ARG001
+        if wanted in raw:
+            return {"embedding": pooled(raw[wanted])}
+        if wanted == HIDDEN and len(raw) == 1:
+            return {"embedding": pooled(next(iter(raw.values())))}
+        cure = "Leave --pool out" if options["pool"] else "Choose another --task"
+        raise UsageError(
+            f"{model.source.cls} of {model.source.model} gives {', '.join(sorted(raw))}, but not the {wanted} that an "
+            f"embedding is taken from. {cure}."
+        )
+
+    how = "the pooler's output" if options["pool"] else "the mean over the tokens (or places) of the last layer"
+    return Head(
+        outputs={"embedding": Tensor(dtype="float32", shape=(None, _width(model)), meaning=how)},
+        postprocess=postprocess,
+        options={"pool": options["pool"], "embedding": how},
+    )
+
+
+def _width(model: Model) -> int | None:
+    """The length of the vector where the configuration says it plainly."""
+    config = model.config.get("vision_config") or model.config
+    width = config.get("hidden_size")
+    return width if isinstance(width, int) else None
+
+
+def pooled(values: Any) -> Any:
+    """One vector per image: [b, d] as it is, tokens [b, t, d] and places [b, d, h, w] averaged."""
+    import tensorflow as tf
+
+    rank = values.shape.rank
+    axes = {2: [], 3: [1], 4: [2, 3]}[rank]
+    return tf.reduce_mean(values, axis=axes) if axes else values
+
+
+def reference(checkpoint: Checkpoint, image: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+    """The answer of transformers' own pipeline, averaged in NumPy where it gives tokens or places."""
+    import numpy as np
+    from transformers import ImageFeatureExtractionPipeline
+
+    pool = checkpoint.card.options["pool"]
+    values = checkpoint.pipeline(ImageFeatureExtractionPipeline)(image, pool=pool, return_tensors=True)[0].numpy()
+    return {"embedding": values.mean(axis={1: (), 2: 0, 3: (1, 2)}[values.ndim], dtype=np.float64)}
+
+
+TASK = Task(
+    name="image-feature-extraction",
+    summary="One vector per image that says what it looks like.",
+    heads=("VisionModel", "Model"),
+    outputs={"embedding": Tensor(dtype="float32", shape=(None, None), meaning="the image's vector")},
+    fit=fit,
+    options={
+        "pool": Option(
+            kind=bool, default=False, meaning="take the pooler's output, and not the mean over the last layer's tokens"
+        )
+    },
+    reference=reference,
+)
