@@ -19,6 +19,7 @@ from vitrina.groups import Group
 
 if TYPE_CHECKING:
     from serving.async_client import connect_async as connect_async
+    from serving.bench import bench as bench
     from serving.client import connect as connect
     from serving.client import predict as predict
     from serving.inspection import inspect as inspect
@@ -34,6 +35,7 @@ _HOMES = {
     "CheckFailed": "signatures.errors",
     "UsageError": "signatures.errors",
     "VitrinaError": "signatures.errors",
+    "bench": "serving.bench",
     "connect": "serving.client",
     "connect_async": "serving.async_client",
     "export": "signatures.export",

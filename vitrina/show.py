@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from serving.bench import QUANTILES, Load
 from serving.inspection import Inspection
 from serving.results import Result
 from signatures.spec import Card, Tensor
 
 _WHOLE = ("signature", "name", "dtype", "shape", "score")  # columns that stay on one line
 
-__all__ = ["answers", "anything", "inspection"]
+__all__ = ["answers", "anything", "inspection", "loads"]
 
 
 def anything(renderable: Any) -> None:
@@ -41,6 +42,18 @@ def answers(pairs: Iterable[tuple[Path, Result]]) -> None:
             table.add_row(str(path), Text(answer.error, style="red"), end_section=True)
         elif not rows:
             table.add_row(str(path), "(nothing found)", end_section=True)
+    anything(table)
+
+
+def loads(measured: Sequence[Load]) -> None:
+    """Latencies and throughput of each load."""
+    table = _table("load", "images/s", "requests", *(f"p{q} ms" if q < 100 else "max ms" for q in QUANTILES), "failed")
+    for load in measured:
+        failed = ", ".join(f"{count} {code}" for code, count in load.errors.items())
+        if load.bad_images:
+            failed = ", ".join(filter(None, [failed, f"{load.bad_images} images unreadable"]))
+        figures = (f"{1000 * load.quantile(q):.2f}" for q in QUANTILES)
+        table.add_row(load.name, f"{load.images_per_second:.1f}", str(len(load.latencies)), *figures, failed or "none")
     anything(table)
 
 

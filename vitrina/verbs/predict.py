@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from serving.client import connect
 
     files = image_files(arguments.images)
-    inputs = dict(_input(text) for text in arguments.inputs)
+    inputs = dict(map(task_input, arguments.inputs))
     with connect(arguments.target, timeout=arguments.timeout) as client:
         answers = client.stream(
             files,
@@ -80,7 +80,8 @@ def image_files(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
-def _input(text: str) -> tuple[str, Any]:
+def task_input(text: str) -> tuple[str, Any]:
+    """`NAME=VALUE` of `--input`; the value is JSON where it can be, else text."""
     name, separator, value = text.partition("=")
     if not separator or not name:
         raise UsageError(f"Got --input {text!r}, wanted NAME=VALUE, such as --input question='How many?'")

@@ -1,0 +1,153 @@
+"""The document beside what the server really takes and answers."""
+
+from __future__ import annotations
+
+import base64
+
+import httpx
+import numpy as np
+import pytest
+
+from serving.inspection import inspect
+from serving.openapi import document
+from serving.targets import parse
+
+jsonschema = pytest.importorskip("jsonschema")
+
+
+@pytest.fixture(scope="module")
+def told(served):
+    return document(inspect(served["path"]), name="tiny", url=parse(served["http"]).url.partition("/v1")[0])
+
+
+@pytest.fixture(scope="module")
+def rest(told):
+    with httpx.Client(base_url=told["servers"][0]["url"], timeout=120, trust_env=False) as client:
+        yield client
+
+
+def valid(told, schema, value):
+    whole = {**schema, "components": told["components"]}
+    checker = jsonschema.Draft202012Validator(whole)
+    return checker.is_valid(value)
+
+
+def body_schema(told, path):
+    return told["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+
+
+def answer_schema(told, path, method="post", code="200"):
+    return told["paths"][path][method]["responses"][code]["content"]["application/json"]["schema"]
+
+
+def b64(data):
+    return {"b64": base64.b64encode(data).decode()}
+
+
+def test_every_schema_is_one(told):
+    for name, schema in told["components"]["schemas"].items():
+        jsonschema.Draft202012Validator.check_schema(schema)
+        assert {f"{key}.instance" for key in ("serving_default", "pixels", "classify")} <= set(
+            told["components"]["schemas"]
+        ), name
+    assert told["openapi"] == "3.1.0"
+    assert told["info"]["title"] == "tiny: image-classification"
+    assert told["info"]["version"] == "1"
+
+
+def test_every_reference_leads_somewhere(told):
+    def references(value):
+        if isinstance(value, dict):
+            if "$ref" in value:
+                yield value["$ref"]
+            for item in value.values():
+                yield from references(item)
+        elif isinstance(value, list):
+            for item in value:
+                yield from references(item)
+
+    found = set(references(told))
+    assert found == {f"#/components/schemas/{name}" for name in told["components"]["schemas"]}
+
+
+PREDICT = "/v1/models/tiny:predict"
+
+
+@pytest.mark.parametrize("form", ["rows", "named rows", "columns", "bare columns"])
+@pytest.mark.parametrize("signature", [None, "serving_default", "preprocess", "from_examples"])
+def test_what_it_describes_is_what_is_taken_and_answered(told, rest, photos, form, signature):
+    from serving.messages import example
+
+    name = "examples" if signature == "from_examples" else "image_bytes"
+    images = [b64(example({"image/encoded": photo}) if name == "examples" else photo) for photo in photos[2:]]
+    body = {
+        "rows": {"instances": images},
+        "named rows": {"instances": [{name: image} for image in images]},
+        "columns": {"inputs": {name: images}},
+        "bare columns": {"inputs": images},
+    }[form]
+    if signature:
+        body["signature_name"] = signature
+    assert valid(told, body_schema(told, PREDICT), body)
+    response = rest.post(PREDICT, json=body)
+    assert response.status_code == 200, response.text
+    assert valid(told, answer_schema(told, PREDICT), response.json())
+
+
+def test_pixels_and_tensors(told, rest):
+    pixels = np.zeros((2, 4, 5, 3), int).tolist()
+    tensors = np.zeros((1, 3, 32, 32)).tolist()
+    for body in (
+        {"signature_name": "pixels", "instances": pixels},
+        {"signature_name": "pixels", "inputs": {"pixels": pixels}},
+        {"signature_name": "model", "inputs": tensors},
+    ):
+        assert valid(told, body_schema(told, PREDICT), body)
+        response = rest.post(PREDICT, json=body)
+        assert response.status_code == 200, response.text
+        assert valid(told, answer_schema(told, PREDICT), response.json())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"instances": []},
+        {"instances": [{"image": "x"}]},
+        {"instances": [{"b64": "eA=="}], "inputs": [{"b64": "eA=="}]},
+        {"instances": "x"},
+        {"instances": [3]},
+        {"inputs": {"other": ["x"]}},
+        {"signature_name": "nobody", "instances": ["x"]},
+        {"signature_name": "pixels", "instances": [[[[0.5, 0, 0]]]]},
+        {"signature_name": "pixels", "instances": [[[[0, 0, "x"]]]]},
+    ],
+)
+def test_what_it_forbids_is_refused_as_it_says(told, rest, body):
+    assert not valid(told, body_schema(told, PREDICT), body)
+    response = rest.post(PREDICT, json=body)
+    assert response.status_code == 400, response.text
+    assert valid(told, answer_schema(told, PREDICT, code="400"), response.json())
+
+
+def test_classify_status_and_metadata(told, rest, photos):
+    path = "/v1/models/tiny:classify"
+    body = {"signature_name": "classify", "examples": [{"image/encoded": b64(photos[2])}]}
+    assert valid(told, body_schema(told, path), body)
+    response = rest.post(path, json=body)
+    assert response.status_code == 200, response.text
+    assert valid(told, answer_schema(told, path), response.json())
+    for path in ("/v1/models/tiny", "/v1/models/tiny/metadata"):
+        assert valid(told, answer_schema(told, path, "get"), rest.get(path).json())
+    assert not valid(told, answer_schema(told, "/v1/models/tiny", "get"), {"model_version_status": [{}]})
+    missing = rest.get("/v1/models/nobody")
+    assert missing.status_code == 404
+    assert valid(told, answer_schema(told, "/v1/models/tiny", "get", "404"), missing.json())
+
+
+def test_one_version(told, rest, photos):
+    path = "/v1/models/tiny/versions/{version}:predict"
+    assert told["paths"][path]["post"]["parameters"][0]["name"] == "version"
+    body = {"instances": [b64(photos[3])]}
+    assert rest.post(path.format(version=1), json=body).status_code == 200
+    assert rest.post(path.format(version=7), json=body).status_code == 404
