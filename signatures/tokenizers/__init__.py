@@ -7,8 +7,10 @@ Kinds: CLIP's BPE, byte-level BPE (GPT-2, RoBERTa, LayoutLMv3, BART) and BERT's 
 the checkpoint's *fast* tokenizer, which is the one that transformers' pipelines use; a slow tokenizer is converted as
 transformers itself converts it. Anything else (SentencePiece, tiktoken, other normalisers) is refused by name.
 
-Where the slow tokenizer answers otherwise, the fast one is followed: final sigma (the fast ones lower each letter by
-itself), the handling of whitespace around special tokens in decoded text, and Unicode's newer characters.
+Where the slow tokenizer answers otherwise, the fast one is followed. For byte-level BPE no difference is known. BERT's
+slow one drops code points that Python's Unicode does not know. CLIP's slow one cleans text with ftfy where that is
+installed and else as BERT does: it drops control and zero-width characters, splits ideographs, and lowers a final sigma
+as one, where the fast one lowers each letter by itself.
 
 Limits: text that is no UTF-8 is read with U+FFFD for each wrong byte sequence, a case in which Python has no string
 at all. Unicode's tables are those of the `tokenizers` library at export. Ids that the tokenizer does not know are left

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,14 @@ def graphs(kind: str) -> dict[str, Callable[..., Any]]:
         ),
         "decode": function(it.decode, tf.TensorSpec([None, None], tf.int32)),
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget() -> Iterator[None]:
+    """Lets go of traced functions while TensorFlow can still delete them."""
+    yield
+    for cached in (graphs, forms, page_graphs):
+        cached.cache_clear()
 
 
 def same(got: dict[str, Any], wanted: Any, texts: object) -> None:
