@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,12 +184,21 @@ def _with_labels(
 def _save(built: Built, folder: Path) -> None:
     import tensorflow as tf
 
-    tf.saved_model.save(
-        built.module,
-        str(folder),
-        signatures=dict(built.functions),
-        options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
-    )
+    try:
+        tf.saved_model.save(
+            built.module,
+            str(folder),
+            signatures=dict(built.functions),
+            options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
+        )
+    except AssertionError as error:
+        if "untracked" not in str(error):
+            raise
+        name = re.search(r'ResourceHandle\(name="([^"]+)"', str(error))
+        raise VitrinaError(
+            f"The model makes the variable {name.group(1) if name else '?'} only when it is called, so its weights "
+            "were not loaded. Build the model before it is returned, or report its class."
+        ) from error
     _set_method_names(built, folder)
 
 

@@ -40,10 +40,12 @@ class Tensor:
     meaning: str
 
     def to_json(self) -> dict[str, Any]:
+        """Its part of `servable.json`."""
         return {"dtype": self.dtype, "shape": list(self.shape), "meaning": self.meaning}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Tensor:
+        """Reads what `to_json` wrote."""
         return cls(dtype=data["dtype"], shape=tuple(data["shape"]), meaning=data["meaning"])
 
 
@@ -56,6 +58,7 @@ class Signature:
     method_name: str = PREDICT_METHOD
 
     def to_json(self) -> dict[str, Any]:
+        """Its part of `servable.json`."""
         return {
             "inputs": {name: tensor.to_json() for name, tensor in self.inputs.items()},
             "outputs": {name: tensor.to_json() for name, tensor in self.outputs.items()},
@@ -64,6 +67,7 @@ class Signature:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Signature:
+        """Reads what `to_json` wrote."""
         return cls(
             inputs={name: Tensor.from_json(tensor) for name, tensor in data["inputs"].items()},
             outputs={name: Tensor.from_json(tensor) for name, tensor in data["outputs"].items()},
@@ -88,10 +92,12 @@ class Source:
     kind: str = "transformers"
 
     def to_json(self) -> dict[str, Any]:
+        """Its part of `servable.json`."""
         return {"model": self.model, "revision": self.revision, "class": self.cls, "kind": self.kind}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Source:
+        """Reads what `to_json` wrote."""
         return cls(
             model=data["model"], revision=data["revision"], cls=data["class"], kind=data.get("kind", "transformers")
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ BATCH_SIZES = (1, 4)
 SIGNATURE = "serving_default"
 
 
-def write(folder: Path, requests: list[Mapping[str, Any]], *, signature: str = SIGNATURE) -> Path:
+def write(folder: Path, requests: Sequence[Mapping[str, Any]], *, signature: str = SIGNATURE) -> Path:
     """Writes predict requests where TF Serving looks for warmup data.
 
     Args:

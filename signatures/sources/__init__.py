@@ -37,7 +37,8 @@ def load(
     """Loads a model from wherever its name points to.
 
     Args:
-        model: A folder or Hub id with `config.json`, a `*.keras` file, or `KIND:NAME` such as `python:package.module:fn`.
+        model: A folder or Hub id with `config.json`, a `*.keras` file, or `KIND:NAME`, such as
+            `python:package.module:function`.
         task: A task name; None takes the one that the architecture is for.
         revision: A Hub branch, tag or commit.
         dtype: What the model computes in, `float32` or `bfloat16`; its inputs and outputs stay float32.
@@ -70,8 +71,9 @@ def _kind(model: str) -> str:
         kind = prefix.replace("-", "_")
         if kind not in known():
             raise UsageError(
-                f"No model source named {prefix!r}.{did_you_mean(prefix, known())} Give a folder or Hub id with "
-                f"config.json, or one of the prefixes {', '.join(known())}; to add one, write signatures/sources/{kind}.py."
+                f"No model source named {prefix!r}.{did_you_mean(prefix, known())} Give a folder or Hub id "
+                f"with config.json, or one of the prefixes {', '.join(known())}. To add one, write "
+                f"signatures/sources/{kind}.py."
             )
         return kind
     suffix = Path(model).suffix[1:]

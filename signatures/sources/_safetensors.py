@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Archive", "find", "fill"]
+__all__ = ["Archive", "fill", "find"]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

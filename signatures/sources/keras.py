@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import zipfile
 from pathlib import Path
@@ -45,17 +46,12 @@ def _load(path: Path) -> Any:
             version = str(json.loads(archive.read("metadata.json"))["keras_version"])
     except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
         raise UsageError(f"{path} is not a .keras file ({error}). Save the model with `model.save`.") from error
-    keras: Any
-    if version.startswith("2."):
-        try:
-            import tf_keras as keras
-        except ImportError as error:
-            raise MissingExtra("tf_keras", "hub") from error
-    else:
-        import keras
-
-        if keras.backend.backend() != "tensorflow":
-            raise UsageError(f"Keras runs on {keras.backend.backend()} here. Set KERAS_BACKEND=tensorflow to export.")
+    try:
+        keras: Any = importlib.import_module("tf_keras" if version.startswith("2.") else "keras")
+    except ImportError as error:
+        raise MissingExtra(str(error.name), "hub") from error
+    if not version.startswith("2.") and keras.backend.backend() != "tensorflow":
+        raise UsageError(f"Keras runs on {keras.backend.backend()} here. Set KERAS_BACKEND=tensorflow to export.")
     try:
         return keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError) as error:

@@ -268,15 +268,27 @@ def _may_lack_pooler(cls: Any) -> bool:
 def _load_weights(cls: Any, model: str, revision: str | None, **arguments: Any) -> tuple[Any, dict[str, Any]]:
     """The model and transformers' account of what was missing."""
     where: dict[str, Any] = {"revision": revision} if revision else {}
+    config = _for_inference(cls.config_class.from_pretrained(model, **where))
     paths = _safetensors.find(lambda name: _locate(model, name, revision))
     if not paths:
         native, account = cls.from_pretrained(
-            model, **where, **arguments, output_loading_info=True, ignore_mismatched_sizes=True
+            model, config=config, **where, **arguments, output_loading_info=True, ignore_mismatched_sizes=True
         )
         return native, account
-    native = cls(cls.config_class.from_pretrained(model, **where), **arguments)
+    native = cls(config, **arguments)
     native.build_in_name_scope()
     return native, _safetensors.fill(native, paths)
+
+
+def _for_inference(config: Any) -> Any:
+    """A configuration without what only training uses."""
+    # A second head whose output nobody reads; transformers would also build it too late to load its weights.
+    if hasattr(config, "use_auxiliary_head"):
+        config.use_auxiliary_head = False
+    # A masked autoencoder hides most of the image, another part each time; its features are of the whole.
+    if config.model_type == "vit_mae":
+        config.mask_ratio = 0.0
+    return config
 
 
 @contextlib.contextmanager
