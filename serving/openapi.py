@@ -103,7 +103,9 @@ def _answer(prediction: dict[str, Any], outputs: dict[str, Any]) -> list[dict[st
 
 
 def _classify(signatures: list[str]) -> dict[str, Any]:
-    pair = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "number"}], "minItems": 2, "maxItems": 2}
+    # `prefixItems` would say that the label comes first, but not every reader of OpenAPI knows it.
+    either = {"anyOf": [{"type": "string"}, {"type": "number"}]}
+    pair = {"type": "array", "description": "label, score", "items": either, "minItems": 2, "maxItems": 2}
     example = {"type": "object", "properties": {"image/encoded": _ref("Bytes")}, "required": ["image/encoded"]}
     body = {
         "type": "object",
