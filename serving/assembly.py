@@ -10,7 +10,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from serving import model_config, protos, warmup
 from serving.batching import Batcher, Parameters
-from serving.errors import invalid_argument
+from serving.errors import Code, ServingError, invalid_argument
 from serving.flags import Flags
 from serving.grpc_server import GrpcDoor, GrpcOptions, Tls
 from serving.metrics import Registry
@@ -26,8 +26,12 @@ _METRICS_PATH = "/monitoring/prometheus/metrics"
 _PER_MODEL = "batching_params.pbtxt"
 
 
-def models(flags: Flags) -> tuple[Model, ...]:
+def models(flags: Flags, again: bool = False) -> tuple[Model, ...]:
     """The models that the flags, or the file that they name, list.
+
+    Args:
+        flags: The flags.
+        again: Whether the file was read before; then it may not be empty any more, as in TF Serving.
 
     Raises:
         ServingError: The file cannot be read, or says what cannot be.
@@ -35,6 +39,12 @@ def models(flags: Flags) -> tuple[Model, ...]:
     if not flags.model_config_file:
         return model_config.single(flags.model_name, flags.model_base_path)
     config = protos.read_text(flags.model_config_file, model_server_config_pb2.ModelServerConfig())
+    if again and config.WhichOneof("config") != "model_config_list":
+        raise ServingError(
+            Code.FAILED_PRECONDITION,
+            "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to "
+            "another.",
+        )
     return model_config.from_proto(config)
 
 
