@@ -8,7 +8,15 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
-from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    predict_pb2,
+    regression_pb2,
+)
 
 from serving import protos
 
@@ -18,8 +26,27 @@ _SERVING = 1
 _SERVICE_UNKNOWN = 3
 _KNOWN = ("", "ModelService", "PredictionService")
 _NOT_FOUND = 5
-# Named so that their files are in the pool that reflection tells of.
-_DESCRIBED = (prediction_service_pb2.DESCRIPTOR, model_service_pb2.DESCRIPTOR)
+# The modules `prediction_service_pb2` and `model_service_pb2` of tensorflow-serving-api 2.19 do not import beside
+# protobuf 6, so the files with the services are described here: method -> request and response.
+_SERVICES: dict[str, dict[str, tuple[Any, Any]]] = {
+    "PredictionService": {
+        "Classify": (classification_pb2.ClassificationRequest, classification_pb2.ClassificationResponse),
+        "Regress": (regression_pb2.RegressionRequest, regression_pb2.RegressionResponse),
+        "Predict": (predict_pb2.PredictRequest, predict_pb2.PredictResponse),
+        "MultiInference": (inference_pb2.MultiInferenceRequest, inference_pb2.MultiInferenceResponse),
+        "GetModelMetadata": (
+            get_model_metadata_pb2.GetModelMetadataRequest,
+            get_model_metadata_pb2.GetModelMetadataResponse,
+        ),
+    },
+    "ModelService": {
+        "GetModelStatus": (get_model_status_pb2.GetModelStatusRequest, get_model_status_pb2.GetModelStatusResponse),
+        "HandleReloadConfigRequest": (
+            model_management_pb2.ReloadConfigRequest,
+            model_management_pb2.ReloadConfigResponse,
+        ),
+    },
+}
 _REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 _HEALTH = "grpc.health.v1.Health"
 
@@ -58,6 +85,9 @@ def reflection_handlers(services: tuple[str, ...]) -> dict[str, Any]:
         services: The names of the services that it tells of.
     """
     names = sorted({*services, _REFLECTION})
+    for service in _SERVICES:
+        # The same bytes as the generated module's, which another part of this process may have added already.
+        descriptor_pool.Default().AddSerializedFile(_service_file(service).SerializeToString())
 
     def answer(requests: Iterator[Any], _: Any) -> Iterator[Any]:
         for request in requests:
@@ -70,6 +100,24 @@ def reflection_handlers(services: tuple[str, ...]) -> dict[str, Any]:
             response_serializer=lambda message: message.SerializeToString(),
         )
     }
+
+
+def _service_file(service: str) -> Any:
+    """The .proto file of one service of TensorFlow Serving, as its generated module has it."""
+    methods = _SERVICES[service]
+    stem = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in service).strip("_")
+    file = descriptor_pb2.FileDescriptorProto(
+        name=f"tensorflow_serving/apis/{stem}.proto",
+        package="tensorflow.serving",
+        dependency=sorted({message.DESCRIPTOR.file.name for pair in methods.values() for message in pair}),
+        options=descriptor_pb2.FileOptions(cc_enable_arenas=True),
+        syntax="proto3",
+    )
+    described = file.service.add(name=service)
+    for name, (request, response) in methods.items():
+        asked, answered = (f".{message.DESCRIPTOR.full_name}" for message in (request, response))
+        described.method.add(name=name, input_type=asked, output_type=answered)
+    return file
 
 
 def _reflect(request: Any, names: list[str]) -> Any:
