@@ -175,8 +175,10 @@ def test_a_full_queue_refuses_at_once(bench_of: Any) -> None:
     bench.queued(3)
     assert refusal(bench.ask(3, 3)) == (
         Code.UNAVAILABLE,
-        ("The batch scheduling queue to which this task was submitted is full; currently 2 batches enqueued and "
-        "max_enqueued_batches is 2"),
+        (
+            "The batch scheduling queue to which this task was submitted is full; currently 2 batches enqueued and "
+            "max_enqueued_batches is 2"
+        ),
     )
     bench.model.gate.set()
     assert all(future.result(10) for future in (busy, *waiting))
