@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from signatures import headers
+from signatures import gif, headers
+from signatures.cmyk import decode_four, variants
 from signatures.headers import Header
 from signatures.image import orient
 
@@ -28,10 +29,10 @@ Reader = Callable[[Callable[[tf.Tensor], tf.Tensor], tf.Tensor], tf.Tensor]
 
 
 def guarded(decoder: Callable[[tf.Tensor], tf.Tensor], data: tf.Tensor) -> tf.Tensor:
-    """A decoder's picture [h, w, c], or one of [0, 0, c] where it fails."""
-    shape = tf.function(decoder, autograph=False).get_concrete_function(tf.TensorSpec([], tf.string)).outputs[0]
-    blank = tf.zeros([0, 0, shape.shape[-1]], shape.dtype)
+    """A decoder's picture, or an empty one where it fails."""
     tried = tf.data.Dataset.from_tensors(data).map(tf.autograph.experimental.do_not_convert(decoder)).ignore_errors()
+    spec = tried.element_spec
+    blank = tf.zeros([side or 0 for side in spec.shape], spec.dtype)
     return tried.concatenate(tf.data.Dataset.from_tensors(blank)).take(1).get_single_element()
 
 
@@ -53,22 +54,33 @@ def decode(data: tf.Tensor, octets: tf.Tensor, header: Header, read: Reader = gu
         uint8 [h, w, 3]; [0, 0, 3] where the data is truncated or corrupt and `read` is `guarded`.
     """
     readers: dict[int, Callable[[], tf.Tensor]] = {
-        headers.JPEG: lambda: read(_jpeg, data),
+        headers.JPEG: lambda: _jpeg(data, header, read),
         headers.PNG: lambda: _png(data, header, read),
         headers.BMP: lambda: _bmp(octets, header),
-        headers.GIF: lambda: read(_gif, data),
+        headers.GIF: lambda: _gif(data, octets, read),
     }
     image = tf.switch_case(header.kind - 1, {kind - 1: reader for kind, reader in readers.items()})
     return orient(tf.ensure_shape(image, [None, None, 3]), header.orientation)
 
 
-def _jpeg(data: tf.Tensor) -> tf.Tensor:
+def _jpeg(data: tf.Tensor, header: Header, read: Reader) -> tf.Tensor:
+    def four() -> tf.Tensor:
+        forms = variants(data, header.adobe, header.frame, header.scan)
+        return decode_four(lambda form: read(_decode_jpeg, form), forms, header.transform > 0)
+
+    return tf.cond(header.channels == 4, four, lambda: read(_decode_jpeg, data))
+
+
+def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
     # Pillow decodes with the accurate transform and smooth chroma; TensorFlow's default transform is the fast one.
     return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE", fancy_upscaling=True)
 
 
-def _gif(data: tf.Tensor) -> tf.Tensor:
-    return tf.ensure_shape(tf.io.decode_image(data, channels=3, expand_animations=False), [None, None, 3])
+def _gif(data: tf.Tensor, octets: tf.Tensor, read: Reader) -> tf.Tensor:
+    frame = gif.first_frame(octets)
+    indices = read(lambda data: tf.io.decode_gif(data)[0, :, :, 0], gif.single(data, frame))
+    failed = tf.size(indices) == 0
+    return tf.cond(failed, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: gif.paint(indices, octets, frame))
 
 
 def _png(data: tf.Tensor, header: Header, read: Reader) -> tf.Tensor:

@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from signatures.gif import first_frame
+from signatures.octets import big, little, signed, starts, take
+
 __all__ = ["BMP", "GIF", "JPEG", "NAMES", "PNG", "UNKNOWN", "WEBP", "Header", "read_header"]
 
 UNKNOWN, JPEG, PNG, BMP, GIF, WEBP = range(6)
@@ -33,6 +36,8 @@ class Header(NamedTuple):
         bits: int32, bits per sample of a PNG, else 0.
         adobe: int64, where a JPEG's Adobe segment starts (its FF byte), or -1.
         transform: int32, the Adobe segment's colour transform, or -1.
+        frame: int64, where a JPEG's frame header starts, or -1.
+        scan: int64, where a JPEG's first scan header starts, or -1.
         problem: string, why this variant of the format is not read, or "".
     """
 
@@ -44,6 +49,8 @@ class Header(NamedTuple):
     bits: tf.Tensor
     adobe: tf.Tensor
     transform: tf.Tensor
+    frame: tf.Tensor
+    scan: tf.Tensor
     problem: tf.Tensor
 
 
@@ -82,6 +89,8 @@ def _header(
     bits: tf.Tensor = 0,
     adobe: tf.Tensor = -1,
     transform: tf.Tensor = -1,
+    frame: tf.Tensor = -1,
+    scan: tf.Tensor = -1,
     problem: tf.Tensor = "",
 ) -> Header:
     """A header with every part in its dtype, so that the branches of a `tf.switch_case` agree."""
@@ -94,47 +103,21 @@ def _header(
         bits=tf.cast(bits, tf.int32),
         adobe=tf.cast(adobe, tf.int64),
         transform=tf.cast(transform, tf.int32),
+        frame=tf.cast(frame, tf.int64),
+        scan=tf.cast(scan, tf.int64),
         problem=tf.convert_to_tensor(problem, tf.string),
     )
 
 
-def _take(octets: tf.Tensor, position: tf.Tensor, count: int) -> tf.Tensor:
-    """`count` bytes from `position` as int64; past the end the last byte repeats, so that nothing can raise."""
-    last = tf.size(octets, out_type=tf.int64) - 1
-    where = tf.clip_by_value(position + tf.range(count, dtype=tf.int64), 0, last)
-    return tf.cast(tf.gather(octets, where), tf.int64)
-
-
-def _big(values: tf.Tensor) -> tf.Tensor:
-    """The last axis as one unsigned big-endian number (up to 4 bytes)."""
-    n = values.shape[-1]
-    return tf.reduce_sum(values * tf.constant([256 ** (n - 1 - i) for i in range(n)], tf.int64), axis=-1)
-
-
-def _little(values: tf.Tensor) -> tf.Tensor:
-    n = values.shape[-1]
-    return tf.reduce_sum(values * tf.constant([256**i for i in range(n)], tf.int64), axis=-1)
-
-
-def _signed(value: tf.Tensor) -> tf.Tensor:
-    """An unsigned 32-bit number read again as two's complement."""
-    return tf.where(value >= 1 << 31, value - (1 << 32), value)
-
-
-def _starts(values: tf.Tensor, text: bytes) -> tf.Tensor:
-    """Whether the last axis begins with `text`."""
-    return tf.reduce_all(values[..., : len(text)] == tf.constant(list(text), tf.int64), axis=-1)
-
-
 def _kind(octets: tf.Tensor) -> tf.Tensor:
-    start = _take(octets, tf.constant(0, tf.int64), 16)
+    start = take(octets, tf.constant(0, tf.int64), 16)
     enough = tf.size(octets) >= 10
-    gif = _starts(start, b"GIF87a") | _starts(start, b"GIF89a")
-    webp = _starts(start, b"RIFF") & _starts(start[8:], b"WEBP")
+    gif = starts(start, b"GIF87a") | starts(start, b"GIF89a")
+    webp = starts(start, b"RIFF") & starts(start[8:], b"WEBP")
     answers = [
-        (_starts(start, b"\xff\xd8\xff"), JPEG),
-        (_starts(start, b"\x89PNG\r\n\x1a\n"), PNG),
-        (_starts(start, b"BM"), BMP),
+        (starts(start, b"\xff\xd8\xff"), JPEG),
+        (starts(start, b"\x89PNG\r\n\x1a\n"), PNG),
+        (starts(start, b"BM"), BMP),
         (gif, GIF),
         (webp, WEBP),
     ]
@@ -148,34 +131,43 @@ def _kind(octets: tf.Tensor) -> tf.Tensor:
 
 
 def _jpeg(data: tf.Tensor, octets: tf.Tensor) -> Header:
-    starts = _segment_starts(data)
-    count = tf.size(starts)
-    last = tf.size(octets, out_type=tf.int64) - 1
-    places = tf.clip_by_value(starts[:, None] + tf.range(16, dtype=tf.int64)[None, :], 0, last)
-    segments = tf.cast(tf.gather(octets, places), tf.int64)
-    marker, ends = segments[:, 1], starts + 2 + _big(segments[:, 2:4])
+    positions = _segment_starts(data)
+    segments = take(octets, positions, 33)
+    # Stray bytes between segments are listed too.
+    marker = tf.where(segments[:, 0] == 0xFF, segments[:, 1], 0)
+    body = segments[:, 4:]
+    rows = tf.concat([positions[:, None], (positions + 2 + big(segments[:, 2:4]))[:, None], segments], axis=1)
 
-    def where(matches: tf.Tensor, offset: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Where the first match's content starts, `offset` bytes into the segment, and where it ends; or -1, -1."""
-        found = tf.concat([tf.boolean_mask(tf.stack([starts + offset, ends], axis=1), matches), [[-1, -1]]], axis=0)
-        return found[0, 0], found[0, 1]
+    def one(matches: tf.Tensor, which: int = -1) -> tf.Tensor:
+        """Start, end and first bytes of the last segment that matches, or the first; -1, -1 and zeros where none."""
+        none = tf.concat([tf.fill([1, 2], tf.constant(-1, tf.int64)), tf.zeros([1, 33], tf.int64)], axis=1)
+        found = tf.boolean_mask(rows, matches)
+        return tf.cond(tf.size(found) > 0, lambda: found[which], lambda: none[0])
 
-    frames = tf.boolean_mask(segments, _is_frame(marker))
-    frame = tf.cond(tf.size(frames) > 0, lambda: frames[-1], lambda: tf.zeros([16], tf.int64))
-    exif = where((marker == 0xE1) & _starts(segments[:, 4:], b"Exif\0\0"), 10)
-    # The namespace and its zero byte are 29 bytes.
-    xmp = where((marker == 0xE1) & _starts(segments[:, 4:], b"http://ns.ad"), 33)
-    adobe = tf.cast((marker == 0xEE) & _starts(segments[:, 4:], b"Adobe"), tf.int64)
-    index = tf.where(tf.reduce_any(adobe > 0), tf.argmax(adobe), tf.cast(count, tf.int64))
+    frame = one(_is_frame(marker))
+    exif = one((marker == 0xE1) & starts(body, b"Exif\0\0"), which=0)
+    xmp = one((marker == 0xE1) & starts(body, b"http://ns.adobe.com/xap/1.0/\0"))
+    adobe = one((marker == 0xEE) & starts(body, b"Adobe"))
+    scan = one(marker == 0xDA)
     return _header(
         JPEG,
-        height=_big(frame[5:7]),
-        width=_big(frame[7:9]),
-        orientation=_orientation(data, octets, *exif, *xmp),
-        channels=frame[9],
-        bits=frame[4],
-        adobe=tf.concat([starts, [-1]], axis=0)[index],
-        transform=tf.concat([segments[:, 15], [-1]], axis=0)[index],
+        height=big(frame[7:9]),
+        width=big(frame[9:11]),
+        orientation=_orientation(
+            data,
+            octets,
+            tf.where(exif[0] >= 0, exif[0] + 10, -1),
+            exif[1],
+            tf.where(xmp[0] >= 0, xmp[0] + 33, -1),
+            xmp[1],
+        ),
+        channels=frame[11],
+        bits=frame[6],
+        adobe=adobe[0],
+        transform=tf.where(adobe[0] >= 0, adobe[17], -1),
+        frame=frame[0],
+        scan=scan[0],
+        problem=tf.where(scan[0] > frame[0], "", "The JPEG ends before its picture begins."),
     )
 
 
@@ -195,23 +187,23 @@ def _segment_starts(data: tf.Tensor) -> tf.Tensor:
         pair = tf.io.decode_raw(tf.strings.substr(data, position, 4), tf.uint16, little_endian=False)
         return tf.unstack(tf.cast(tf.ensure_shape(pair, [2]), tf.int32))
 
-    def more(position: tf.Tensor, starts: tf.Tensor, done: tf.Tensor) -> tf.Tensor:
-        return ~done & (position + 4 <= size) & (tf.size(starts) < _MAX_SEGMENTS)
+    def more(position: tf.Tensor, seen: tf.Tensor, done: tf.Tensor) -> tf.Tensor:
+        return ~done & (position + 4 <= size) & (tf.size(seen) < _MAX_SEGMENTS)
 
-    def step(position: tf.Tensor, starts: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def step(position: tf.Tensor, seen: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         marker, length = word(position)
         # Anything else (fill bytes, restart markers, stray bytes) is stepped over byte by byte, as libjpeg does.
         segment = (marker >= 0xFFC0) & (marker <= 0xFFFE) & ((marker < 0xFFD0) | (marker > 0xFFD9))
         return (
             position + tf.where(segment, 2 + length, 1),
-            tf.concat([starts, [position]], axis=0),
+            tf.concat([seen, [position]], axis=0),
             (marker == 0xFFDA) | (marker == 0xFFD9),
         )
 
     begin = (tf.constant(2), tf.zeros([0], tf.int32), tf.constant(False))
     shapes = (tf.TensorShape([]), tf.TensorShape([None]), tf.TensorShape([]))
-    starts = tf.while_loop(more, step, begin, shape_invariants=shapes, parallel_iterations=1)[1]
-    return tf.cast(starts, tf.int64)
+    seen = tf.while_loop(more, step, begin, shape_invariants=shapes, parallel_iterations=1)[1]
+    return tf.cast(seen, tf.int64)
 
 
 # PNG: chunks of length, type, data, checksum.
@@ -235,18 +227,18 @@ def _no_chunks(position: int) -> _Chunks:
 
 
 def _png(data: tf.Tensor, octets: tf.Tensor) -> Header:
-    start = _take(octets, tf.constant(8, tf.int64), 18)
-    valid = _starts(start[4:], b"IHDR") & (tf.size(octets) >= 26)
+    start = take(octets, tf.constant(8, tf.int64), 18)
+    valid = starts(start[4:], b"IHDR") & (tf.size(octets) >= 26)
     size = tf.size(octets, out_type=tf.int64)
 
     def more(c: _Chunks) -> tf.Tensor:
         return ~c.done & (c.position + 12 <= size) & (c.steps < _MAX_SEGMENTS)
 
     def step(c: _Chunks) -> tuple[_Chunks]:
-        here = _take(octets, c.position, 28)
-        end = c.position + 8 + _big(here[:4])
-        exif = _starts(here[4:], b"eXIf")
-        xmp = _starts(here[4:], b"iTXtXML:com.adobe.xmp\0")
+        here = take(octets, c.position, 28)
+        end = c.position + 8 + big(here[:4])
+        exif = starts(here[4:], b"eXIf")
+        xmp = starts(here[4:], b"iTXtXML:com.adobe.xmp\0")
         return (
             _Chunks(
                 position=end + 4,
@@ -255,7 +247,7 @@ def _png(data: tf.Tensor, octets: tf.Tensor) -> Header:
                 exif_end=tf.where(exif, end, c.exif_end),
                 xmp=tf.where(xmp, c.position + 26, c.xmp),
                 xmp_end=tf.where(xmp, end, c.xmp_end),
-                done=_starts(here[4:], b"IEND"),
+                done=starts(here[4:], b"IEND"),
             ),
         )
 
@@ -263,8 +255,8 @@ def _png(data: tf.Tensor, octets: tf.Tensor) -> Header:
     orientation = _orientation(data, octets, found.exif, found.exif_end, found.xmp, found.xmp_end)
     return _header(
         PNG,
-        tf.where(valid, _big(start[12:16]), 0),
-        tf.where(valid, _big(start[8:12]), 0),
+        tf.where(valid, big(start[12:16]), 0),
+        tf.where(valid, big(start[8:12]), 0),
         orientation,
         channels=start[17],
         bits=start[16],
@@ -272,12 +264,12 @@ def _png(data: tf.Tensor, octets: tf.Tensor) -> Header:
 
 
 def _bmp(octets: tf.Tensor) -> Header:
-    start = _take(octets, tf.constant(14, tf.int64), 16)
-    old = _little(start[:4]) == 12
-    width = tf.where(old, _little(start[4:6]), _signed(_little(start[4:8])))
-    height = tf.where(old, _little(start[6:8]), _signed(_little(start[8:12])))
-    bits = tf.where(old, _little(start[10:12]), _little(start[14:16]))
-    compression = tf.where(~old, _little(_take(octets, tf.constant(30, tf.int64), 4)), 0)
+    start = take(octets, tf.constant(14, tf.int64), 16)
+    old = little(start[:4]) == 12
+    width = tf.where(old, little(start[4:6]), signed(little(start[4:8])))
+    height = tf.where(old, little(start[6:8]), signed(little(start[8:12])))
+    bits = tf.where(old, little(start[10:12]), little(start[14:16]))
+    compression = tf.where(~old, little(take(octets, tf.constant(30, tf.int64), 4)), 0)
     readable = tf.reduce_any(bits == tf.constant([1, 4, 8, 16, 24, 32], tf.int64)) & (
         (compression == 0) | ((compression == 3) & (bits >= 16))
     )
@@ -287,19 +279,22 @@ def _bmp(octets: tf.Tensor) -> Header:
 
 
 def _gif(octets: tf.Tensor) -> Header:
-    start = _take(octets, tf.constant(6, tf.int64), 4)
-    return _header(GIF, _little(start[2:4]), _little(start[0:2]))
+    frame = first_frame(octets)
+    # The frame may claim more than the screen.
+    problem = tf.where(frame.end > 0, "", "The GIF ends before its first frame does.")
+    empty = (frame.rows < 1) | (frame.columns < 1)
+    return _header(GIF, tf.where(~empty, frame.height, 0), tf.where(~empty, frame.width, 0), problem=problem)
 
 
 def _webp(data: tf.Tensor, octets: tf.Tensor) -> Header:
-    start = _take(octets, tf.constant(12, tf.int64), 18)
-    lossy = (_little(start[16:18]) & 0x3FFF, _little(start[14:16]) & 0x3FFF)
-    packed = _little(start[9:13])
+    start = take(octets, tf.constant(12, tf.int64), 18)
+    lossy = (little(start[16:18]) & 0x3FFF, little(start[14:16]) & 0x3FFF)
+    packed = little(start[9:13])
     lossless = ((packed // (1 << 14) & 0x3FFF) + 1, (packed & 0x3FFF) + 1)
-    extended = (_little(start[15:18]) + 1, _little(start[12:15]) + 1)
+    extended = (little(start[15:18]) + 1, little(start[12:15]) + 1)
     height, width = tf.constant(0, tf.int64), tf.constant(0, tf.int64)
     for name, (h, w) in ((b"VP8 ", lossy), (b"VP8L", lossless), (b"VP8X", extended)):
-        matches = _starts(start, name)
+        matches = starts(start, name)
         height, width = tf.where(matches, h, height), tf.where(matches, w, width)
     size = tf.size(octets, out_type=tf.int64)
 
@@ -307,10 +302,10 @@ def _webp(data: tf.Tensor, octets: tf.Tensor) -> Header:
         return ~c.done & (c.position + 8 <= size) & (c.steps < _MAX_SEGMENTS)
 
     def step(c: _Chunks) -> tuple[_Chunks]:
-        here = _take(octets, c.position, 8)
-        length = _little(here[4:8])
+        here = take(octets, c.position, 8)
+        length = little(here[4:8])
         end = c.position + 8 + length
-        exif, xmp = _starts(here, b"EXIF"), _starts(here, b"XMP ")
+        exif, xmp = starts(here, b"EXIF"), starts(here, b"XMP ")
         return (
             _Chunks(
                 position=end + (length & 1),
@@ -344,18 +339,18 @@ def _orientation(
 
 def _tiff_orientation(octets: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     # Some writers repeat the prefix; Pillow strips it as often as it comes, PNG's eXIf included.
-    prefixed = _starts(_take(octets, begin, 6), b"Exif\0\0")
+    prefixed = starts(take(octets, begin, 6), b"Exif\0\0")
     begin = tf.where(prefixed, begin + 6, begin)
     end = tf.minimum(end, tf.size(octets, out_type=tf.int64))
-    start = _take(octets, begin, 8)
-    little = _starts(start, b"II")
+    start = take(octets, begin, 8)
+    intel = starts(start, b"II")
 
     def number(values: tf.Tensor) -> tf.Tensor:
-        return tf.where(little, _little(values), _big(values))
+        return tf.where(intel, little(values), big(values))
 
     directory = begin + number(start[4:8])
-    valid = (little | _starts(start, b"MM")) & (directory + 2 <= end)
-    claimed = number(_take(octets, directory, 2))
+    valid = (intel | starts(start, b"MM")) & (directory + 2 <= end)
+    claimed = number(take(octets, directory, 2))
     count = tf.where(valid, tf.minimum(claimed, tf.maximum((end - directory - 2) // 12, 0)), 0)
     places = directory + 2 + 12 * tf.range(count)[:, None] + tf.range(12, dtype=tf.int64)[None, :]
     entries = tf.cast(tf.gather(octets, tf.clip_by_value(places, 0, tf.size(octets, out_type=tf.int64) - 1)), tf.int64)
