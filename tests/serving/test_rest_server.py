@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -382,3 +384,15 @@ def test_many_clients_at_once_get_their_own_answers(golden_server: Conversation)
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_answers_on_a_kept_connection_do_not_wait_for_acknowledgements(golden_server: Conversation) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", golden_server.rest_port, timeout=60)
+    took = []
+    for _ in range(20):
+        begun = time.perf_counter()
+        connection.request("POST", "/v1/models/tide:predict", b'{"instances": [1]}')
+        assert connection.getresponse().read()
+        took.append(time.perf_counter() - begun)
+    connection.close()
+    assert min(took) < 0.03, "Nagle's algorithm with delayed acknowledgements costs 40 ms"
