@@ -165,7 +165,8 @@ def greedy(step: Step, batch: Any, settings: Settings) -> Generated:
 
     def advance(state: tuple[Any, ...], scores: Any) -> tuple[Any, ...]:
         ids, length, finished, lengths, log_probabilities = state
-        scores = _processed(scores, ids[:, :length], length, settings)
+        # A decoder that computes in bfloat16 is compared in float32.
+        scores = _processed(tf.cast(scores, tf.float32), ids[:, :length], length, settings)
         chosen = tf.argmax(scores, axis=-1, output_type=tf.int32)
         gained = tf.gather(tf.nn.log_softmax(scores), chosen, batch_dims=1)
         chosen = tf.where(finished, settings.pad, chosen)

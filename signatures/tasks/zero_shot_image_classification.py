@@ -159,6 +159,7 @@ def ranked(candidates: Any, logits: Any) -> Tensors:
 def _normalized(embeddings: Any) -> Any:
     import tensorflow as tf
 
+    embeddings = tf.cast(embeddings, tf.float32)
     return embeddings / tf.norm(embeddings, axis=-1, keepdims=True)
 
 

@@ -22,13 +22,14 @@ def seed(value: int = 0) -> None:
 
 
 def save(model: Any, folder: Path, *, gain: float = 1.0) -> Path:
-    """Saves a model as safetensors; `gain` above 1 spreads its matrices, so that answers differ clearly."""
+    """Saves a model; `gain` above 1 spreads its matrices, so that answers differ clearly."""
     if not model.built:
         model.build_in_name_scope()
     for weight in model.weights:
         if len(weight.shape) > 1 and weight.dtype.is_floating:
             weight.assign(weight * gain)
-    model.save_pretrained(folder, safe_serialization=True)
+    # transformers cannot write a TensorFlow scalar, such as BLIP's logit_scale, as safetensors.
+    model.save_pretrained(folder, safe_serialization=all(len(weight.shape) for weight in model.weights))
     return folder
 
 
@@ -67,6 +68,27 @@ def ask(loaded: Any, signature: str = "serving_default", **inputs: Any) -> dict[
     specs = function.structured_input_signature[1]
     answer = function(**{name: tf.constant(value, specs[name].dtype) for name, value in inputs.items()})
     return {name: value.numpy() for name, value in answer.items()}
+
+
+def built(checkpoint: Path, **options: Any) -> Any:
+    """The signatures in memory, without writing them; `answer` asks them."""
+    from signatures import sources
+    from signatures.build import build
+    from signatures.tasks import TASKS
+
+    model = sources.load(str(checkpoint))
+    return build(model, TASKS[model.task], options)
+
+
+def answer(servable: Any, **inputs: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """Calls `serving_default` of what `built` gave."""
+    import tensorflow as tf
+
+    dtypes = {name: tensor.dtype for name, tensor in servable.signatures["serving_default"].inputs.items()}
+    outputs = servable.functions["serving_default"](
+        **{name: tf.constant(value, dtypes[name]) for name, value in inputs.items()}
+    )
+    return {name: value.numpy() for name, value in outputs.items()}
 
 
 def save_sam(folder: Path) -> Path:
@@ -270,3 +292,48 @@ def save_layoutlmv3(folder: Path, *, most: int = 48, gain: float = 6.0) -> Path:
     tokenizer.save_pretrained(folder)
     save_image_processor(folder)
     return save(TFLayoutLMv3ForQuestionAnswering(config), folder, gain=gain)
+
+
+def save_zero_shot_blip(folder: Path) -> Path:
+    return save_blip(folder, "TFBlipModel", gain=3.0)
+
+
+def save_groupvit(folder: Path) -> Path:
+    from transformers import GroupViTConfig, TFGroupViTModel
+
+    seed()
+    tokenizer = clip_tokenizer()
+    config = GroupViTConfig(
+        text_config={
+            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+            "vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        },
+        vision_config={
+            "hidden_size": 32, "depths": [1, 1, 1], "num_hidden_layers": 3, "num_group_tokens": [8, 4, 0],
+            "num_output_groups": [8, 4, 4], "num_attention_heads": 4, "intermediate_size": 48, "image_size": SIZE,
+            "patch_size": 8,
+        },
+        projection_dim=24,
+        projection_intermediate_dim=48,
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    save_image_processor(folder)
+    return save(TFGroupViTModel(config), folder, gain=3.0)
+
+
+def save_dual_encoder(folder: Path) -> Path:
+    """A ViT beside a BERT, which has token types."""
+    from transformers import BertConfig, TFVisionTextDualEncoderModel, VisionTextDualEncoderConfig, ViTConfig
+
+    seed()
+    tokenizer = bert_tokenizer()
+    tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(
+        ViTConfig(**tower, image_size=SIZE, patch_size=8),
+        BertConfig(**tower, vocab_size=len(tokenizer), max_position_embeddings=64),
+        projection_dim=24,
+    )
+    tokenizer.save_pretrained(folder)
+    save_image_processor(folder)
+    return save(TFVisionTextDualEncoderModel(config), folder, gain=3.0)
