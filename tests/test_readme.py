@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECOND_TERMINAL = "# in a second terminal\n"
-START_SECONDS = 120
+START_SECONDS = 300
 
 
 class Block(NamedTuple):

@@ -21,7 +21,7 @@ from serving.server import free_port
 
 #: grpc.health.v1.HealthCheckResponse with `status: SERVING`, as it is on the wire.
 SERVING = b"\x08\x01"
-START_SECONDS = 120
+START_SECONDS = 300
 
 
 @contextlib.contextmanager
