@@ -153,8 +153,8 @@ def opened(make: Callable[[], Callable[[], None]], rate: float, seconds: float) 
     return took, time.perf_counter() - begun
 
 
-def bare(base: Path, payload: bytes, clients: int, seconds: float) -> tuple[list[float], float]:
-    """The signature's session, called in this process with nothing around it."""
+def bare(base: Path, payload: bytes, seconds: float) -> dict[int, tuple[list[float], float]]:
+    """The signature's session, called in this process with nothing around it, by numbers of clients."""
     from serving.servable import Loader
 
     version = max(int(path.name) for path in base.iterdir() if path.name.isdigit())
@@ -163,7 +163,7 @@ def bare(base: Path, payload: bytes, clients: int, seconds: float) -> tuple[list
     batch = np.array([payload], dtype=object)
     feeds = {signature.inputs["image_bytes"].name: batch}
     fetches = [info.name for info in signature.outputs.values()]
-    return closed(lambda: lambda: servable.run(feeds, fetches) and None, clients, seconds)
+    return {count: closed(lambda: lambda: servable.run(feeds, fetches) and None, count, seconds) for count in CLIENTS}
 
 
 def _child(results: Any, target: Callable[..., Any], arguments: Sequence[Any]) -> None:
@@ -209,8 +209,7 @@ def measure(model: str, scratch: Path, seconds: float) -> list[Row]:
     base = trivial(scratch / "servable") if model == "trivial" else export(scratch, model)
     payload = photograph(model)
     rows, references = [], {}
-    for clients in CLIENTS:
-        found = apart(bare, base, payload, clients, seconds)
+    for clients, found in apart(bare, base, payload, seconds).items():
         references[clients] = len(found[0]) / found[1]
         rows.append(row(model, "bare", "-", clients, found, references[clients]))
     servers = {"vitrina": [sys.executable, "-m", "serving"]}
