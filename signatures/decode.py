@@ -18,11 +18,9 @@ from signatures import gif, headers
 from signatures.cmyk import decode_four, variants
 from signatures.headers import Header
 from signatures.image import orient
+from signatures.octets import little, signed, take
 
-__all__ = ["READS_WEBP", "Reader", "decode", "guarded", "unguarded"]
-
-READS_WEBP: bool = hasattr(tf.io, "decode_webp")
-"""Whether this TensorFlow has an op for WebP (2.19 and later)."""
+__all__ = ["Reader", "decode", "guarded", "unguarded"]
 
 Reader = Callable[[Callable[[tf.Tensor], tf.Tensor], tf.Tensor], tf.Tensor]
 """Runs a decoder op on encoded bytes: `guarded` or `unguarded`."""
@@ -58,6 +56,7 @@ def decode(data: tf.Tensor, octets: tf.Tensor, header: Header, read: Reader = gu
         headers.PNG: lambda: _png(data, header, read),
         headers.BMP: lambda: _bmp(octets, header),
         headers.GIF: lambda: _gif(data, octets, read),
+        headers.WEBP: lambda: read(_decode_webp, data),
     }
     image = tf.switch_case(header.kind - 1, {kind - 1: reader for kind, reader in readers.items()})
     return orient(tf.ensure_shape(image, [None, None, 3]), header.orientation)
@@ -83,6 +82,13 @@ def _gif(data: tf.Tensor, octets: tf.Tensor, read: Reader) -> tf.Tensor:
     return tf.cond(failed, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: gif.paint(indices, octets, frame))
 
 
+def _decode_webp(data: tf.Tensor) -> tf.Tensor:
+    # The op of its own would keep the graph from loading on a TensorFlow that lacks it; this one is in all of them, and
+    # fails where it meets a WebP before 2.19. It wants as many channels as the file has, or 0 for those.
+    image = tf.io.decode_image(data, channels=0, expand_animations=False)
+    return tf.ensure_shape(tf.ensure_shape(image, [None, None, None])[..., :3], [None, None, 3])
+
+
 def _png(data: tf.Tensor, header: Header, read: Reader) -> tf.Tensor:
     def deep_gray() -> tf.Tensor:
         # Pillow clips 16-bit gray at 255 where it takes the high byte of 16-bit colour.
@@ -97,9 +103,8 @@ def _bmp(octets: tf.Tensor, header: Header) -> tf.Tensor:
     """TensorFlow's own op reads palette indices as gray levels, so this one is made of basic ops."""
     height, width, bits = tf.cast(header.height, tf.int32), tf.cast(header.width, tf.int32), header.bits
 
-    def number(position: int, size: int = 4) -> tf.Tensor:
-        values = tf.cast(octets[position : position + size], tf.int64)
-        return tf.cast(tf.reduce_sum(values * tf.constant([256**i for i in range(size)], tf.int64)), tf.int32)
+    def number(position: int) -> tf.Tensor:
+        return tf.cast(signed(little(take(octets, position, 4))), tf.int32)
 
     header_size = number(14)
     old = header_size == 12
@@ -136,18 +141,22 @@ def _bmp(octets: tf.Tensor, header: Header) -> tf.Tensor:
         samples = bits // 8
         pixels = tf.reshape(rows[:, : width * samples], [height, width, samples])
         places = tf.cond(
-            (bits == 32) & (number(30) == 3),
+            (bits == 32) & (number(30) == 3) & (number(58) != 0),
             lambda: tf.stack([_byte_of(number(54 + 4 * i)) for i in range(3)]),
             lambda: tf.constant([2, 1, 0]),
         )
         return tf.cast(tf.gather(pixels, places, axis=2), tf.uint8)
 
     image = tf.cond(bits <= 8, indexed, lambda: tf.cond(bits == 16, high_color, true_color))
-    top_down = ~old & (octets[25] == 255)
+    top_down = ~old & (take(octets, 25, 1)[0] == 255)
     image = tf.cond(top_down, lambda: image, lambda: image[::-1])
     return image[:, : tf.where(whole, width, 0)]
 
 
 def _byte_of(mask: tf.Tensor) -> tf.Tensor:
     """Which byte of a little-endian pixel a mask of eight bits stands for."""
-    return tf.where(mask == 0xFF, 0, tf.where(mask == 0xFF00, 1, tf.where(mask == 0xFF0000, 2, 3)))
+    places = {0xFF: 0, 0xFF00: 1, 0xFF0000: 2}
+    place = tf.constant(3)
+    for value, index in places.items():
+        place = tf.where(mask == value, index, place)
+    return place

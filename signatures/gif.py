@@ -30,8 +30,8 @@ class Frame(NamedTuple):
         rows: Its own size.
         columns: Its own size.
         interlaced: 1 where the rows are interlaced.
-        colors: Where the palette starts, or -1 without one.
-        count: The palette's number of colours.
+        own: Where the frame's own palette starts, and how many colours it has, 0 without one; [2].
+        common: The same of the file's palette.
         transparent: The index that is transparent, or -1.
         data: Where the image data starts, at its code size.
         end: One past the image data's last block; 0 where the file ends before it, or has no frame.
@@ -44,8 +44,8 @@ class Frame(NamedTuple):
     rows: tf.Tensor
     columns: tf.Tensor
     interlaced: tf.Tensor
-    colors: tf.Tensor
-    count: tf.Tensor
+    own: tf.Tensor
+    common: tf.Tensor
     transparent: tf.Tensor
     data: tf.Tensor
     end: tf.Tensor
@@ -58,15 +58,13 @@ def first_frame(octets: tf.Tensor) -> Frame:
         octets: uint8 [n], the file.
     """
     screen = take(octets, 0, 13)
-    has_table = (screen[10] & 128) > 0
     count = _table_size(screen[10])
-    position, transparent = _skip_extensions(octets, tf.where(has_table, 13 + 3 * count, 13))
+    position, transparent = _skip_extensions(octets, 13 + 3 * count)
     place = take(octets, position, 10)
     found = place[0] == 0x2C
     left, top, columns, rows = (little(place[i : i + 2]) for i in (1, 3, 5, 7))
-    own = (place[9] & 128) > 0
-    data = position + 10 + tf.where(own, 3 * _table_size(place[9]), 0)
-    colors = tf.where(own, position + 10, tf.where(has_table, tf.constant(13, tf.int64), -1))
+    own_count = _table_size(place[9])
+    data = position + 10 + 3 * own_count
     end = tf.cond(found, lambda: _skip_blocks(octets, data + 1), lambda: tf.constant(0, tf.int64))
     return Frame(
         height=tf.maximum(little(screen[8:10]), top + rows),
@@ -76,8 +74,8 @@ def first_frame(octets: tf.Tensor) -> Frame:
         rows=rows,
         columns=columns,
         interlaced=tf.cast((place[9] & 64) > 0, tf.int64),
-        colors=colors,
-        count=tf.where(own, _table_size(place[9]), count),
+        own=tf.stack([position + 10, own_count]),
+        common=tf.stack([tf.constant(13, tf.int64), count]),
         transparent=transparent,
         data=data,
         end=end,
@@ -120,11 +118,17 @@ def paint(indices: tf.Tensor, octets: tf.Tensor, frame: Frame) -> tf.Tensor:
     Returns:
         uint8 [height, width, 3].
     """
-    table = tf.reshape(octets[frame.colors : frame.colors + 3 * frame.count], [-1, 3])
-    # An index without a colour is black.
-    table = tf.pad(table, [[0, 256 - tf.shape(table)[0]], [0, 0]])
     gray = tf.cast(tf.repeat(tf.range(256)[:, None], 3, axis=1), tf.uint8)
-    table = tf.cond(frame.colors >= 0, lambda: table, lambda: gray)
+
+    def palette(place: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+        """Pillow does without a palette that is a gray ramp, and takes the file's for a frame whose own is one."""
+        table = tf.reshape(octets[place[0] : place[0] + 3 * place[1]], [-1, 3])
+        ramp = tf.reduce_all(table == gray[: tf.shape(table)[0]])
+        # An index without a colour is black.
+        padded = tf.pad(table, [[0, 256 - tf.shape(table)[0]], [0, 0]])
+        return tf.cond(ramp, lambda: other, lambda: padded)
+
+    table = palette(frame.own, palette(frame.common, gray))
     # Pillow fills what the frame leaves free with the transparent colour, else with the first.
     below = frame.height - frame.top - frame.rows
     right = frame.width - frame.left - frame.columns
@@ -134,7 +138,7 @@ def paint(indices: tf.Tensor, octets: tf.Tensor, frame: Frame) -> tf.Tensor:
 
 
 def _table_size(flags: tf.Tensor) -> tf.Tensor:
-    return tf.bitwise.left_shift(tf.constant(2, tf.int64), flags & 7)
+    return tf.where((flags & 128) > 0, tf.bitwise.left_shift(tf.constant(2, tf.int64), flags & 7), 0)
 
 
 def _skip_extensions(octets: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

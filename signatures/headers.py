@@ -21,6 +21,19 @@ __all__ = ["BMP", "GIF", "JPEG", "NAMES", "PNG", "UNKNOWN", "WEBP", "Header", "r
 UNKNOWN, JPEG, PNG, BMP, GIF, WEBP = range(6)
 NAMES: tuple[str, ...] = ("unknown", "JPEG", "PNG", "BMP", "GIF", "WebP")
 
+BMP_LAYOUTS: dict[int, tuple[tuple[int, int, int], ...]] = {
+    16: ((0xF800, 0x7E0, 0x1F), (0x7C00, 0x3E0, 0x1F)),
+    24: ((0xFF0000, 0xFF00, 0xFF),),
+    32: (
+        (0xFF0000, 0xFF00, 0xFF),
+        (0xFF000000, 0xFF0000, 0xFF00),
+        (0xFF000000, 0xFF00, 0xFF),
+        (0xFF, 0xFF00, 0xFF0000),
+        (0, 0, 0),
+    ),
+}
+"""The masks of red, green and blue that Pillow reads in a BMP, by bits per pixel; all 0 means the first."""
+
 _MAX_SEGMENTS = 10_000
 
 
@@ -71,10 +84,10 @@ def read_header(data: tf.Tensor) -> tuple[Header, tf.Tensor]:
         {
             UNKNOWN: lambda: _header(UNKNOWN),
             JPEG: lambda: _jpeg(data, octets),
-            PNG: lambda: _png(data, octets),
+            PNG: lambda: _png(octets),
             BMP: lambda: _bmp(octets),
             GIF: lambda: _gif(octets),
-            WEBP: lambda: _webp(data, octets),
+            WEBP: lambda: _webp(octets),
         },
     )
     return header, octets
@@ -154,7 +167,6 @@ def _jpeg(data: tf.Tensor, octets: tf.Tensor) -> Header:
         height=big(frame[7:9]),
         width=big(frame[9:11]),
         orientation=_orientation(
-            data,
             octets,
             tf.where(exif[0] >= 0, exif[0] + 10, -1),
             exif[1],
@@ -226,7 +238,7 @@ def _no_chunks(position: int) -> _Chunks:
     return _Chunks(zero + position, zero, none, none, none, none, tf.constant(False))
 
 
-def _png(data: tf.Tensor, octets: tf.Tensor) -> Header:
+def _png(octets: tf.Tensor) -> Header:
     start = take(octets, tf.constant(8, tf.int64), 18)
     valid = starts(start[4:], b"IHDR") & (tf.size(octets) >= 26)
     size = tf.size(octets, out_type=tf.int64)
@@ -252,7 +264,7 @@ def _png(data: tf.Tensor, octets: tf.Tensor) -> Header:
         )
 
     found = tf.while_loop(more, step, [_no_chunks(8)], parallel_iterations=1)[0]
-    orientation = _orientation(data, octets, found.exif, found.exif_end, found.xmp, found.xmp_end)
+    orientation = _orientation(octets, found.exif, found.exif_end, found.xmp, found.xmp_end)
     return _header(
         PNG,
         tf.where(valid, big(start[12:16]), 0),
@@ -270,9 +282,12 @@ def _bmp(octets: tf.Tensor) -> Header:
     height = tf.where(old, little(start[6:8]), signed(little(start[8:12])))
     bits = tf.where(old, little(start[10:12]), little(start[14:16]))
     compression = tf.where(~old, little(take(octets, tf.constant(30, tf.int64), 4)), 0)
-    readable = tf.reduce_any(bits == tf.constant([1, 4, 8, 16, 24, 32], tf.int64)) & (
-        (compression == 0) | ((compression == 3) & (bits >= 16))
-    )
+    masks = little(tf.reshape(take(octets, 54, 12), [3, 4]))
+    layouts = tf.constant(BMP_LAYOUTS[16] + BMP_LAYOUTS[24] + BMP_LAYOUTS[32], tf.int64)
+    depths = tf.constant([depth for depth in (16, 24, 32) for _ in BMP_LAYOUTS[depth]], tf.int64)
+    laid_out = tf.reduce_any((depths == bits) & tf.reduce_all(layouts == masks, axis=1))
+    plain = tf.reduce_any(bits == tf.constant([1, 4, 8, 16, 24, 32], tf.int64)) & (compression == 0)
+    readable = plain | ((compression == 3) & laid_out)
     kind = tf.strings.join([tf.as_string(bits), " bits with compression ", tf.as_string(compression)])
     problem = tf.strings.join(["The BMP has ", kind, ", but only plain ones are read. Send it as PNG."])
     return _header(BMP, tf.abs(height), tf.maximum(width, 0), bits=bits, problem=tf.where(readable, "", problem))
@@ -286,54 +301,62 @@ def _gif(octets: tf.Tensor) -> Header:
     return _header(GIF, tf.where(~empty, frame.height, 0), tf.where(~empty, frame.width, 0), problem=problem)
 
 
-def _webp(data: tf.Tensor, octets: tf.Tensor) -> Header:
-    start = take(octets, tf.constant(12, tf.int64), 18)
-    lossy = (little(start[16:18]) & 0x3FFF, little(start[14:16]) & 0x3FFF)
-    packed = little(start[9:13])
-    lossless = ((packed // (1 << 14) & 0x3FFF) + 1, (packed & 0x3FFF) + 1)
-    extended = (little(start[15:18]) + 1, little(start[12:15]) + 1)
-    height, width = tf.constant(0, tf.int64), tf.constant(0, tf.int64)
-    for name, (h, w) in ((b"VP8 ", lossy), (b"VP8L", lossless), (b"VP8X", extended)):
-        matches = starts(start, name)
-        height, width = tf.where(matches, h, height), tf.where(matches, w, width)
+def _webp(octets: tf.Tensor) -> Header:
+    start = take(octets, 12, 18)
+    extended = starts(start, b"VP8X")
+    canvas = tf.where(extended, tf.stack([little(start[15:18]) + 1, little(start[12:15]) + 1]), 0)
+    # Where the first picture of an animation is put together, TensorFlow's op writes past its memory.
+    animated = extended & ((start[8] & 2) > 0)
     size = tf.size(octets, out_type=tf.int64)
 
-    def more(c: _Chunks) -> tf.Tensor:
+    def more(c: _Chunks, _: tf.Tensor) -> tf.Tensor:
         return ~c.done & (c.position + 8 <= size) & (c.steps < _MAX_SEGMENTS)
 
-    def step(c: _Chunks) -> tuple[_Chunks]:
-        here = take(octets, c.position, 8)
+    def step(c: _Chunks, largest: tf.Tensor) -> tuple[_Chunks, tf.Tensor]:
+        here = take(octets, c.position, 18)
         length = little(here[4:8])
         end = c.position + 8 + length
         exif, xmp = starts(here, b"EXIF"), starts(here, b"XMP ")
-        return (
-            _Chunks(
-                position=end + (length & 1),
-                steps=c.steps + 1,
-                exif=tf.where(exif, c.position + 8, c.exif),
-                exif_end=tf.where(exif, end, c.exif_end),
-                xmp=tf.where(xmp, c.position + 8, c.xmp),
-                xmp_end=tf.where(xmp, end, c.xmp_end),
-                done=c.done,
-            ),
+        found = _Chunks(
+            position=end + (length & 1),
+            steps=c.steps + 1,
+            exif=tf.where(exif, c.position + 8, c.exif),
+            exif_end=tf.where(exif, end, c.exif_end),
+            xmp=tf.where(xmp, c.position + 8, c.xmp),
+            xmp_end=tf.where(xmp, end, c.xmp_end),
+            done=c.done,
         )
+        return found, tf.maximum(largest, _webp_picture(here))
 
-    found = tf.while_loop(more, step, [_no_chunks(12)], parallel_iterations=1)[0]
+    found, largest = tf.while_loop(more, step, [_no_chunks(12), canvas], parallel_iterations=1)
     return _header(
-        WEBP, height, width, _orientation(data, octets, found.exif, found.exif_end, found.xmp, found.xmp_end)
+        WEBP,
+        largest[0],
+        largest[1],
+        _orientation(octets, found.exif, found.exif_end, found.xmp, found.xmp_end),
+        problem=tf.where(animated, "The WebP is animated, which is not read. Send its first picture.", ""),
     )
+
+
+def _webp_picture(chunk: tf.Tensor) -> tf.Tensor:
+    """Height and width that a chunk's first 18 bytes give for a picture, [2]; zeros where it is no picture."""
+    lossy = tf.stack([little(chunk[16:18]) & 0x3FFF, little(chunk[14:16]) & 0x3FFF])
+    packed = little(chunk[9:13])
+    lossless = tf.stack([(packed // (1 << 14) & 0x3FFF) + 1, (packed & 0x3FFF) + 1])
+    size = tf.where(starts(chunk, b"VP8 "), lossy, tf.zeros([2], tf.int64))
+    return tf.where(starts(chunk, b"VP8L"), lossless, size)
 
 
 # EXIF is a TIFF file of its own; orientation is tag 0x0112 of its first directory.
 
 
 def _orientation(
-    data: tf.Tensor, octets: tf.Tensor, exif: tf.Tensor, exif_end: tf.Tensor, xmp: tf.Tensor, xmp_end: tf.Tensor
+    octets: tf.Tensor, exif: tf.Tensor, exif_end: tf.Tensor, xmp: tf.Tensor, xmp_end: tf.Tensor
 ) -> tf.Tensor:
     """1 to 8, from EXIF, else from XMP, else 1 (`PIL.Image.Image.getexif`)."""
     nothing = tf.constant(0, tf.int64)
     value = tf.cond(exif >= 0, lambda: _tiff_orientation(octets, exif, exif_end), lambda: nothing)
-    value = tf.cond((value == 0) & (xmp >= 0), lambda: _xmp_orientation(data, xmp, xmp_end), lambda: value)
+    value = tf.cond((value == 0) & (xmp >= 0), lambda: _xmp_orientation(octets, xmp, xmp_end), lambda: value)
     return tf.cast(tf.where((value >= 1) & (value <= 8), value, 1), tf.int32)
 
 
@@ -355,24 +378,29 @@ def _tiff_orientation(octets: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf
     places = directory + 2 + 12 * tf.range(count)[:, None] + tf.range(12, dtype=tf.int64)[None, :]
     entries = tf.cast(tf.gather(octets, tf.clip_by_value(places, 0, tf.size(octets, out_type=tf.int64) - 1)), tf.int64)
     tag, kind, many = number(entries[:, 0:2]), number(entries[:, 2:4]), number(entries[:, 4:8])
-    # SHORT and SSHORT have two bytes, LONG and SLONG four; other types give Pillow nothing that equals 1 to 8.
-    short, long = (kind == 3) | (kind == 8), (kind == 4) | (kind == 9)
-    value = tf.where(short, number(entries[:, 8:10]), number(entries[:, 8:12]))
-    matches = (tag == 0x0112) & (many == 1) & (short | long)
+    # SHORT and SSHORT have two bytes, LONG, SLONG and IFD four, SBYTE one. Pillow takes the first of several that fit
+    # into the entry. The other types give it nothing that equals 1 to 8.
+    byte, short = kind == 6, (kind == 3) | (kind == 8)
+    long = (kind == 4) | (kind == 9) | (kind == 13)
+    value = tf.where(short, number(entries[:, 8:10]), tf.where(byte, entries[:, 8], number(entries[:, 8:12])))
+    fits = (byte & (many <= 4)) | (short & (many <= 2)) | (long & (many == 1))
+    matches = (tag == 0x0112) & fits & (many >= 1)
     # The last entry wins, as in a dictionary.
     found = tf.boolean_mask(value, matches)
     return tf.cond(tf.size(found) > 0, lambda: found[-1], lambda: tf.constant(0, tf.int64))
 
 
-def _xmp_orientation(data: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-    size = tf.cast(tf.strings.length(data), tf.int64)
-    begin, end = tf.minimum(begin, size), tf.minimum(end, size)
-    text = tf.strings.substr(data, begin, tf.maximum(end - begin, 0))
-    # The first match counts, so everything before it is taken without greed.
-    digit = tf.strings.regex_replace(text, r'(?s)^.*?tiff:Orientation(?:="|>)([0-9]).*$', r"\1", replace_global=False)
-    found = tf.strings.length(digit) == 1
-    return tf.cond(
-        found & tf.strings.regex_full_match(digit, "[0-9]"),
-        lambda: tf.strings.to_number(digit, tf.int64),
-        lambda: tf.constant(0, tf.int64),
-    )
+def _xmp_orientation(octets: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+    """The digit of the first `tiff:Orientation="d` or `tiff:Orientation>d`, or 0; by bytes, for XMP may be binary."""
+    text = octets[begin : tf.minimum(end, tf.size(octets, out_type=tf.int64))]
+    name = b"tiff:Orientation"
+    room = tf.maximum(tf.size(text) - len(name) - 2, 0)
+    matches = tf.fill([room], True)
+    for offset, letter in enumerate(name):
+        matches &= text[offset : offset + room] == letter
+    places = tf.cast(tf.where(matches)[:, 0], tf.int32) + len(name)
+    after = tf.cast(tf.gather(tf.pad(text, [[0, 1]]), places[:, None] + tf.range(3)), tf.int64)
+    attribute, element = starts(after, b'="'), starts(after, b">")
+    digit = tf.where(attribute, after[:, 2], after[:, 1]) - ord("0")
+    found = tf.boolean_mask(digit, (attribute | element) & (digit >= 0) & (digit <= 9))
+    return tf.cond(tf.size(found) > 0, lambda: found[0], lambda: tf.constant(0, tf.int64))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from signatures import headers
-from signatures.decode import READS_WEBP, decode, unguarded
+from signatures.decode import decode, unguarded
 from signatures.errors import UsageError
 from signatures.image import center_window, normalize, pad_to, rescale
 from signatures.preprocessing import Preprocessing
@@ -308,28 +308,29 @@ def _item(data: tf.Tensor, processor: Processor, max_pixels: int) -> _Item:
     image = tf.cond(reason == "", lambda: decode(data, octets, header), lambda: blank)
     size = tf.shape(image)[:2]
     corrupt = tf.strings.join(["The ", tf.gather(headers.NAMES, header.kind), " data is truncated or corrupt."])
+    old = "The WebP data is truncated or corrupt, or this server's TensorFlow is older than 2.19, which reads no WebP."
+    corrupt = tf.where(header.kind == headers.WEBP, old, corrupt)
     reason = tf.where(tf.reduce_all(size > 0) | (reason != ""), reason, corrupt)
     return _features(processor, image, reason), reason, size
 
 
 def _refusal(header: headers.Header, length: tf.Tensor, processor: Processor, max_pixels: int) -> tf.Tensor:
     """Why an image is not even tried, or "" (string scalar)."""
-    formats = "JPEG, PNG, BMP, GIF or WebP" if READS_WEBP else "JPEG, PNG, BMP or GIF"
     size = tf.strings.join([tf.as_string(header.width), "x", tf.as_string(header.height)])
     name = tf.gather(tf.constant(headers.NAMES), header.kind)
-    unknown = tf.strings.join(["The ", tf.as_string(length), f" bytes are no image that is read here. Send {formats}."])
-    if not READS_WEBP:
-        webp = tf.constant(f"The image is WebP, which needs a servable exported on TensorFlow 2.19. Send {formats}.")
-        unknown = tf.where(header.kind == headers.WEBP, webp, unknown)
-    readable = (header.kind != headers.UNKNOWN) & (READS_WEBP | (header.kind != headers.WEBP))
+    what = " bytes are no image that is read here. Send JPEG, PNG, BMP, GIF or WebP."
+    unknown = tf.strings.join(["The ", tf.as_string(length), what])
     no_size = tf.strings.join(["The ", name, " header is truncated or corrupt."])
     too_large = tf.strings.join(
         ["The ", name, " claims ", size, f" pixels, more than the {max_pixels:,} that are read. Send it smaller."]
     )
-    stored = tf.maximum(tf.stack([header.height, header.width]), 1)
+    stored = tf.clip_by_value(tf.stack([header.height, header.width]), 1, max_pixels)
     upright = tf.where(header.orientation >= 5, stored[::-1], stored)
     reason = tf.where(header.problem == "", processor.refusal(upright, max_pixels), header.problem)
-    reason = tf.where(header.height * header.width > max_pixels, too_large, reason)
+    # Each side first: the product of two 32-bit numbers can pass 64 bits.
+    sides_fit = (header.height <= max_pixels) & (header.width <= max_pixels)
+    fits = sides_fit & (tf.where(sides_fit, header.height * header.width, 0) <= max_pixels)
+    reason = tf.where(fits, reason, too_large)
     reason = tf.where((header.height < 1) | (header.width < 1), no_size, reason)
-    reason = tf.where(readable, reason, unknown)
+    reason = tf.where(header.kind == headers.UNKNOWN, unknown, reason)
     return tf.where(length == 0, "The image is empty (0 bytes).", reason)
