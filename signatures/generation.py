@@ -259,13 +259,16 @@ def _among(ids: Any, wanted: tuple[int, ...]) -> Any:
 
 
 def _shapes(state: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(value.shape for value in state)
+    """The shapes of the loop's state, in which the batch is open: a model may forget a batch that was known."""
+    import tensorflow as tf
+
+    return tuple(tf.TensorShape([None, *value.shape[1:]] if value.shape.rank else []) for value in state)
 
 
 def _growing(cached: Any) -> Any:
-    """The shape of a cache's tensor [..., positions, width] over all rounds."""
+    """The shape of a cache's tensor [..., batch, heads, positions, width] over all rounds."""
     import tensorflow as tf
 
     shape = cached.shape.as_list()
-    shape[-2] = None
+    shape[-4] = shape[-2] = None
     return tf.TensorShape(shape)

@@ -35,25 +35,24 @@ def pipeline(checkpoint: Path) -> Any:
 
 
 def test_texts_are_those_of_the_pipeline(checkpoint: Path) -> None:
-    servable = checkpoints.built(checkpoint)
-    encoded, images = checkpoints.pictures(4)
-    answer = checkpoints.answer(servable, image_bytes=[*encoded, b"junk"])
+    task = checkpoints.bound(checkpoint)
+    _, images = checkpoints.pictures(4)
+    answer = task(images)
     asked = pipeline(checkpoint)
     wanted = [asked(image)[0]["generated_text"] for image in images]
-    assert [text.decode() for text in answer["text"]] == [*wanted, ""]
-    assert answer["error"][-1]
+    assert [text.decode() for text in answer["text"]] == wanted
     assert len(set(wanted)) > 1  # the text does depend on the image
-    alone = checkpoints.answer(servable, image_bytes=encoded[1:2])
-    assert alone["text"][0].decode() == wanted[1]
+    assert task(images[1:2])["text"][0].decode() == wanted[1]
 
 
 def test_a_shorter_text_on_request(tmp_path: Path) -> None:
     checkpoint = checkpoints.save_captioner(tmp_path / "gpt2", "gpt2", max_length=12)
     version, loaded = checkpoints.export(checkpoint, tmp_path / "base", max_new_tokens=3)
     encoded, images = checkpoints.pictures(1)
-    answer = checkpoints.ask(loaded, image_bytes=encoded)
+    answer = checkpoints.ask(loaded, image_bytes=[*encoded, b"junk"])
     wanted = pipeline(checkpoint)(images[0], max_new_tokens=3)[0]["generated_text"]
-    assert answer["text"][0].decode() == wanted
+    assert [text.decode() for text in answer["text"]] == [wanted, ""]
+    assert answer["error"][1]
     raw = checkpoints.ask(loaded, "model", pixel_values=[[[[0.0] * 32] * 32] * 3])
     assert raw["sequences"].shape == (1, 4)
 
@@ -67,4 +66,4 @@ def test_a_shorter_text_on_request(tmp_path: Path) -> None:
 def test_beams_are_refused(tmp_path: Path) -> None:
     checkpoint = checkpoints.save_captioner(tmp_path / "gpt2", "gpt2", num_beams=4)
     with pytest.raises(UsageError, match="num_beams=4"):
-        checkpoints.built(checkpoint)
+        checkpoints.bound(checkpoint)

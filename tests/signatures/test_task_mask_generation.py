@@ -56,9 +56,8 @@ def test_masks_and_scores_are_those_of_transformers(sam: Path, served: Any) -> N
 
 
 def test_one_mask_on_request(sam: Path) -> None:
-    servable = checkpoints.built(sam, single_mask=True)
-    encoded, images = checkpoints.pictures(1)
-    answer = checkpoints.answer(servable, image_bytes=encoded, points=POINTS[:1], point_labels=LABELS[:1])
+    _, images = checkpoints.pictures(1)
+    answer = checkpoints.bound(sam, single_mask=True)(images, points=POINTS[:1], point_labels=LABELS[:1])
     masks, scores = wanted(sam, images[0], POINTS[0], LABELS[0], multimask_output=False)
     assert answer["mask_bytes"].shape == answer["scores"].shape == (1, 1)
     np.testing.assert_allclose(answer["scores"][0], scores, atol=1e-4)

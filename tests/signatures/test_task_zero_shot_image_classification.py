@@ -68,10 +68,9 @@ def same(answer: dict[str, Any], index: int, wanted: list[dict[str, Any]]) -> No
 
 
 def test_labels_of_the_request(checkpoint: Path) -> None:
-    servable = checkpoints.built(checkpoint)
-    encoded, images = checkpoints.pictures(3)
+    _, images = checkpoints.pictures(3)
     candidates = [LABELS[:3], ["x", "a cat", "y"], ["naïve déjà vu", "a cat", ""]]
-    answer = checkpoints.answer(servable, image_bytes=encoded, candidate_labels=candidates)
+    answer = checkpoints.bound(checkpoint)(images, candidate_labels=candidates)
     asked = pipeline(checkpoint)
     same(answer, 0, asked(images[0], candidate_labels=candidates[0]))
     same(answer, 1, asked(images[1], candidate_labels=candidates[1]))
@@ -82,9 +81,8 @@ def test_labels_of_the_request(checkpoint: Path) -> None:
 
 
 def test_labels_frozen_in_every_model(checkpoint: Path) -> None:
-    servable = checkpoints.built(checkpoint, labels="a cat,x")
-    encoded, images = checkpoints.pictures(1)
-    answer = checkpoints.answer(servable, image_bytes=encoded)
+    _, images = checkpoints.pictures(1)
+    answer = checkpoints.bound(checkpoint, labels="a cat,x")(images)
     same(answer, 0, pipeline(checkpoint)(images[0], candidate_labels=["a cat", "x"]))
 
 
@@ -109,12 +107,12 @@ def test_verify_holds(frozen: Any, tmp_path: Path) -> None:
     assert report.holds, report.table()
 
 
-def test_a_label_that_is_too_long_leaves_its_neighbours_alone(clip: Path) -> None:
-    servable = checkpoints.built(clip)
+def test_a_label_that_is_too_long_leaves_its_neighbours_alone(clip: Path, tmp_path: Path) -> None:
     encoded, _ = checkpoints.pictures(2)
     inputs = [["a cat", "x" * 100], ["a cat", "x"]]
-    both = checkpoints.answer(servable, image_bytes=encoded, candidate_labels=inputs)
-    alone = checkpoints.answer(servable, image_bytes=encoded[1:], candidate_labels=inputs[1:])
+    _, loaded = checkpoints.export(clip, tmp_path)
+    both = checkpoints.ask(loaded, image_bytes=encoded, candidate_labels=inputs)
+    alone = checkpoints.ask(loaded, image_bytes=encoded[1:], candidate_labels=inputs[1:])
     assert b"more than the 77 tokens" in both["error"][0]
     assert not both["scores"][0].any()
     assert both["error"][1] == b""
@@ -123,7 +121,7 @@ def test_a_label_that_is_too_long_leaves_its_neighbours_alone(clip: Path) -> Non
 
 def test_a_prompt_needs_a_place_for_the_label(clip: Path) -> None:
     with pytest.raises(UsageError, match="for the label"):
-        checkpoints.built(clip, labels="a", prompt="a photo")
+        checkpoints.bound(clip, labels="a", prompt="a photo")
 
 
 def test_one_label_is_a_list_too() -> None:
