@@ -143,6 +143,9 @@ def _print_result(result: RunResult, seconds: float) -> None:
     print(f"{'in all':<18} {seconds:9.1f}")
     bad = len(result.ingest["bad"])
     print(f"images: {counts['train']} to train on, {counts['eval']} held out, {bad} set aside as unreadable")
+    leaks = result.ingest["leaks"]
+    if leaks:
+        print(f"beware: {len(leaks)} images are both trained on and held out, such as {' = '.join(leaks[0])}")
     before = result.metrics.get("baseline_accuracy")
     compared = "" if before is None else f"; the latest blessed model before it: {before:.4f}"
     print(f"accuracy on what is held out, bytes in: {result.metrics['accuracy']:.4f}{compared}")

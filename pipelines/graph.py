@@ -7,6 +7,8 @@ ImageGen -> StatisticsGen -> SchemaGen -> ExampleValidator -> DataGate
                                                                |          ^                  ^
                                                                |   (latest blessed model)    |
                                                                +------> ServingCheck --------+
+                                                               +------> SkewCheck -----------+
+                                                               +------> ModelReport ---------+
 ```
 """
 
@@ -16,6 +18,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from pipelines.runners import beam_args
 from pipelines.settings import Settings
 
 __all__ = ["build"]
@@ -44,7 +47,7 @@ def build(settings: Settings, *, started: str) -> Any:
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(str(settings.metadata)),
         components=_components(settings, started),
         enable_cache=settings.cache,
-        beam_pipeline_args=list(settings.beam_args),
+        beam_pipeline_args=beam_args(settings.beam_args),
     )
 
 
@@ -55,7 +58,9 @@ def _components(settings: Settings, started: str) -> list[Any]:
     from pipelines.components.base_path_pusher import BasePathPusher
     from pipelines.components.data_gate import DataGate
     from pipelines.components.image_gen import ImageGen
+    from pipelines.components.model_report import ModelReport
     from pipelines.components.serving_check import ServingCheck
+    from pipelines.components.skew_check import SkewCheck
     from pipelines.data import EVAL, TRAIN
     from pipelines.evaluation import eval_config
     from pipelines.examples import MEASURES
@@ -86,6 +91,7 @@ def _components(settings: Settings, started: str) -> list[Any]:
     )
     for check in gate:
         trainer.add_upstream_node(check)
+    skew = SkewCheck(model=trainer.outputs["model"], model_run=trainer.outputs["model_run"], examples=examples)
     blessed = tfx.dsl.Resolver(
         strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
         model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
@@ -105,15 +111,28 @@ def _components(settings: Settings, started: str) -> list[Any]:
         server=settings.server,
         max_latency_ms=settings.max_latency_ms,
     )
+    card = ModelReport(
+        title=settings.name,
+        source=settings.model,
+        schedule=settings.schedule.to_json(),
+        model=trainer.outputs["model"],
+        model_run=trainer.outputs["model_run"],
+        examples=examples,
+        ingest=images.outputs["report"],
+        evaluation=evaluator.outputs["evaluation"],
+        serving=serving.outputs["blessing"],
+    )
     pusher = BasePathPusher(
         model=trainer.outputs["model"],
         blessing=evaluator.outputs["blessing"],
         serving_blessing=serving.outputs["blessing"],
+        card=card.outputs["card"],
         base=settings.serving_dir,
         keep=settings.keep,
         started=started,
     )
-    return [images, statistics, schema, validator, *gate, trainer, blessed, evaluator, serving, pusher]
+    pusher.add_upstream_node(skew)
+    return [images, statistics, schema, validator, *gate, trainer, skew, blessed, evaluator, serving, card, pusher]
 
 
 def _fingerprint(model: str) -> str:

@@ -22,6 +22,7 @@ __all__ = ["SPLITS", "ReadImage", "check", "ingest"]
 
 SPLITS = (TRAIN, EVAL)
 BAD = "bad"
+SEEN = "seen"
 LISTED = 5
 
 
@@ -46,8 +47,10 @@ class ReadImage(beam.DoFn):  # type: ignore[misc]
         except (OSError, VitrinaError, beam.io.filesystem.BeamIOError) as error:
             yield beam.pvalue.TaggedOutput(BAD, {"filename": element.filename, "reason": _reason(error)})
             return
-        split = element.split or split_by_content(hashlib.sha256(encoded).hexdigest(), self._eval_share)
+        digest = hashlib.sha256(encoded).hexdigest()
+        split = element.split or split_by_content(digest, self._eval_share)
         yield beam.pvalue.TaggedOutput(split, example.SerializeToString(deterministic=True))
+        yield beam.pvalue.TaggedOutput(SEEN, (digest, (split, element.text, element.filename)))
 
 
 def ingest(
@@ -68,7 +71,8 @@ def ingest(
         scratch: An empty folder for what the workers count.
 
     Returns:
-        The report: `labels`, `counts` (split -> number) and `bad` (a `filename` and a `reason` each).
+        The report: `labels`, `counts` (split -> number), `classes` (split -> class -> number), `bad` (a `filename`
+        and a `reason` each) and `leaks` (the names of each content that is both trained on and held out).
 
     Raises:
         CheckFailed: There are fewer than two classes.
@@ -76,13 +80,21 @@ def ingest(
     labels = data.labels or _labels(data, make_pipeline, scratch)
     with make_pipeline() as pipeline:
         _add_steps(pipeline, data, labels, eval_share=eval_share, split_folders=split_folders, report=scratch)
-    counts = {split: sum(int(line) for line in _lines(scratch, f"count-{split}")) for split in SPLITS}
+    classes: dict[str, dict[str, int]] = {split: dict.fromkeys(labels, 0) for split in SPLITS}
+    for (split, text), count in (json.loads(line) for line in _lines(scratch, "count")):
+        classes[split][text] = count
     bad = sorted((json.loads(line) for line in _lines(scratch, "bad")), key=lambda item: str(item["filename"]))
-    return {"labels": list(labels), "counts": counts, "bad": bad}
+    return {
+        "labels": list(labels),
+        "counts": {split: sum(counts.values()) for split, counts in classes.items()},
+        "classes": classes,
+        "bad": bad,
+        "leaks": sorted(json.loads(line) for line in _lines(scratch, "leak")),
+    }
 
 
 def check(report: Mapping[str, Any], data: str, *, max_bad_share: float) -> None:
-    """Stops where too much is unreadable or a split is empty.
+    """Stops where too much is unreadable, a split is empty or a class is never trained on.
 
     Args:
         report: From `ingest`.
@@ -106,6 +118,12 @@ def check(report: Mapping[str, Any], data: str, *, max_bad_share: float) -> None
                 f"The {split} split of {data} is empty ({good} images in all). Add images, or give `train/` and "
                 "`eval/` folders of class folders."
             )
+    untrained = [text for text, count in report["classes"][TRAIN].items() if not count]
+    if untrained:
+        raise CheckFailed(
+            f"{data} holds images to evaluate but none to train on of: {', '.join(untrained[:LISTED])}"
+            f"{f' and {len(untrained) - LISTED} more' if len(untrained) > LISTED else ''}. Add images of each class."
+        )
 
 
 def _add_steps(
@@ -117,17 +135,36 @@ def _add_steps(
     split_folders: Mapping[str, str],
     report: Path,
 ) -> None:
-    read = data.read(pipeline) | "Read" >> beam.ParDo(ReadImage(labels, eval_share)).with_outputs(*SPLITS, BAD)
+    read = data.read(pipeline) | "Read" >> beam.ParDo(ReadImage(labels, eval_share)).with_outputs(*SPLITS, BAD, SEEN)
     for split in SPLITS:
         _ = read[split] | f"Write[{split}]" >> beam.io.WriteToTFRecord(
             f"{split_folders[split]}/data_tfrecord", file_name_suffix=".gz"
         )
-        _ = (
-            read[split]
-            | f"Count[{split}]" >> beam.combiners.Count.Globally()
-            | f"WriteCount[{split}]" >> beam.io.WriteToText(f"{report}/count-{split}")
-        )
-    _ = read[BAD] | "AsJson" >> beam.Map(json.dumps) | "WriteBad" >> beam.io.WriteToText(f"{report}/bad")
+    _ = read[BAD] | "BadAsJson" >> beam.Map(json.dumps) | "WriteBad" >> beam.io.WriteToText(f"{report}/bad")
+    _ = (
+        read[SEEN]
+        | "Class" >> beam.Map(_split_and_class)
+        | "Count" >> beam.combiners.Count.PerElement()
+        | "CountsAsJson" >> beam.Map(json.dumps)
+        | "WriteCounts" >> beam.io.WriteToText(f"{report}/count")
+    )
+    _ = (
+        read[SEEN]
+        | "SameContent" >> beam.GroupByKey()
+        | "OnBothSides" >> beam.FlatMap(_on_both_sides)
+        | "LeaksAsJson" >> beam.Map(json.dumps)
+        | "WriteLeaks" >> beam.io.WriteToText(f"{report}/leak")
+    )
+
+
+def _split_and_class(seen: tuple[str, tuple[str, str, str]]) -> tuple[str, str]:
+    return seen[1][:2]
+
+
+def _on_both_sides(same: tuple[str, Any]) -> list[list[str]]:
+    """The names of one content that is both trained on and held out; nothing where it is on one side."""
+    found = list(same[1])
+    return [sorted(name for _, _, name in found)] if len({split for split, _, _ in found}) > 1 else []
 
 
 def _labels(data: Data, make_pipeline: Callable[[], Any], scratch: Path) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from signatures.errors import UsageError
 __all__ = ["Pushed", "push", "rollback", "same_servable"]
 
 GRAPH = "saved_model.pb"
+EXTRA = "assets.extra"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class Pushed:
     removed: tuple[int, ...] = ()
 
 
-def push(model: Path, base: Path, *, keep: int | None = None) -> Pushed:
+def push(model: Path, base: Path, *, keep: int | None = None, extra: Sequence[Path] = ()) -> Pushed:
     """Copies a SavedModel to `base/<next version>`.
 
     The copy is made beside, `saved_model.pb` last, and renamed in one step: a server that polls the base path sees
@@ -42,6 +44,7 @@ def push(model: Path, base: Path, *, keep: int | None = None) -> Pushed:
         model: The folder with `saved_model.pb`.
         base: The TF Serving `model_base_path`; created where it is missing.
         keep: How many versions stay there; the lowest go. None keeps all.
+        extra: Files to put into its `assets.extra`, such as a card for people. They do not make it another model.
 
     Returns:
         Where it is now.
@@ -55,10 +58,10 @@ def push(model: Path, base: Path, *, keep: int | None = None) -> Pushed:
     if not (model / GRAPH).is_file():
         raise UsageError(f"{model} holds no {GRAPH}. Give the folder of one SavedModel.")
     present = base_path.versions(base)
-    if present and same_servable(present[max(present)], model):
+    if present and same_servable(present[max(present)], model, apart_from={path.name for path in extra}):
         return Pushed(path=present[max(present)], version=max(present), new=False, removed=_trim(base, keep))
     with base_path.new_version(base) as (staging, final):
-        _copy(model, staging)
+        _copy(model, staging, extra)
     return Pushed(path=final, version=int(final.name), new=True, removed=_trim(base, keep))
 
 
@@ -85,12 +88,21 @@ def rollback(base: Path) -> Pushed:
     return Pushed(path=final, version=int(final.name), new=True)
 
 
-def same_servable(one: Path, other: Path) -> bool:
-    """Whether two folders hold the same files with the same content."""
-    return _digest(one) == _digest(other)
+def same_servable(one: Path, other: Path, *, apart_from: Container[str] = ()) -> bool:
+    """Whether two folders hold the same files with the same content.
+
+    Args:
+        one: A version's folder.
+        other: Another.
+        apart_from: Names in `assets.extra` that do not count.
+    """
+    return _digest(one, apart_from) == _digest(other, apart_from)
 
 
-def _copy(model: Path, staging: Path) -> None:
+def _copy(model: Path, staging: Path, extra: Sequence[Path] = ()) -> None:
+    for path in extra:
+        (staging / EXTRA).mkdir(exist_ok=True)
+        shutil.copyfile(path, staging / EXTRA / path.name)
     for path in sorted(model.rglob("*"), key=lambda path: (path == model / GRAPH, path)):
         target = staging / path.relative_to(model)
         if path.is_dir():
@@ -113,10 +125,10 @@ def _trim(base: Path, keep: int | None) -> tuple[int, ...]:
     return tuple(doomed)
 
 
-def _digest(folder: Path) -> str:
+def _digest(folder: Path, apart_from: Container[str]) -> str:
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_file() and not (path.parent == folder / EXTRA and path.name in apart_from):
             total.update(f"{path.relative_to(folder).as_posix()}\0".encode())
             total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()

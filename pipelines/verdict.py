@@ -64,12 +64,18 @@ def failures(evaluation: Path) -> tuple[str, ...]:
     result = tfma.load_validation_result(str(evaluation))
     if result is None or result.validation_ok:
         return ()
-    lines = [
-        f"{failure.metric_key.name}: {' '.join(failure.message.split()) or 'its threshold did not hold'}"
-        for slice_ in result.metric_validations_per_slice
-        for failure in slice_.failures
-    ]
+    lines = [_line(failure) for slice_ in result.metric_validations_per_slice for failure in slice_.failures]
     return tuple(lines) or ("a slice that has a threshold holds no images",)
+
+
+def _line(failure: Any) -> str:
+    """Such as `accuracy 0.9000 is below 0.9500` or `accuracy 0.4000 less than the latest blessed model's, ...`."""
+    name = failure.metric_key.name.removeprefix("sparse_categorical_")
+    value = failure.metric_value.double_value.value
+    if failure.metric_key.is_diff:
+        allowed = -failure.metric_threshold.change_threshold.absolute.value
+        return f"{name} {-value:.4g} less than the latest blessed model's; at most {max(allowed, 0):.4g} is allowed"
+    return f"{name} {value:.4f} is below {failure.metric_threshold.value_threshold.lower_bound.value:.4f}"
 
 
 def serving_report(folder: Path) -> dict[str, Any]:

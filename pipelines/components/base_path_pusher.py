@@ -17,6 +17,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import path_utils
 
+from pipelines.components.model_report import PeopleCard
 from pipelines.push import push
 
 __all__ = ["PATH", "PUSHED", "VERSION", "BasePathPusher"]
@@ -40,6 +41,7 @@ class BasePathPusherSpec(ComponentSpec):  # type: ignore[misc]
         "model": ChannelParameter(type=standard_artifacts.Model),
         "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
         "serving_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing),
+        "card": ChannelParameter(type=PeopleCard),
     }
     OUTPUTS: ClassVar[dict[str, Any]] = {"pushed_model": ChannelParameter(type=standard_artifacts.PushedModel)}
 
@@ -62,6 +64,7 @@ class Executor(BaseExecutor):  # type: ignore[misc]
             Path(path_utils.serving_model_path(model.uri)),
             Path(exec_properties["base"]),
             keep=exec_properties["keep"] or None,
+            extra=sorted(Path(artifact_utils.get_single_uri(input_dict["card"])).iterdir()),
         )
         out.set_int_custom_property(PUSHED, 1)
         out.set_int_custom_property(NEW, int(done.new))
@@ -76,6 +79,7 @@ class BasePathPusher(BaseComponent):  # type: ignore[misc]
         model: The trained model.
         blessing: The evaluator's verdict.
         serving_blessing: The verdict of serving it.
+        card: What is pushed with it for people.
         base: The TF Serving `model_base_path`.
         keep: How many versions stay there; None keeps all.
         started: A string that no other run has.
@@ -85,13 +89,22 @@ class BasePathPusher(BaseComponent):  # type: ignore[misc]
     EXECUTOR_SPEC = ExecutorClassSpec(Executor)
 
     def __init__(
-        self, *, model: Any, blessing: Any, serving_blessing: Any, base: Path, keep: int | None, started: str
+        self,
+        *,
+        model: Any,
+        blessing: Any,
+        serving_blessing: Any,
+        card: Any,
+        base: Path,
+        keep: int | None,
+        started: str,
     ) -> None:
         super().__init__(
             spec=BasePathPusherSpec(
                 model=model,
                 blessing=blessing,
                 serving_blessing=serving_blessing,
+                card=card,
                 base=str(base),
                 keep=keep or 0,
                 started=started,

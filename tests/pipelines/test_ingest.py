@@ -1,6 +1,7 @@
 # ruff: noqa: E402 (what is skipped over is not imported)
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ beam = pytest.importorskip("apache_beam", reason="the tfx extra is not installed
 from pipelines import digits
 from pipelines.data import find
 from pipelines.ingest import check, ingest
+from pipelines.runners import beam_args
 from signatures.errors import CheckFailed
 
 LIMIT = 5
@@ -25,7 +27,7 @@ def run(data: Path, out: Path, **options: Any) -> tuple[dict[str, Any], dict[str
         Path(folder).mkdir(parents=True)
     report = ingest(
         find(str(data)),
-        make_pipeline=beam.Pipeline,
+        make_pipeline=functools.partial(beam.Pipeline, argv=beam_args()),
         split_folders=folders,
         scratch=out / "scratch",
         **{"eval_share": 0.2, **options},
@@ -43,7 +45,13 @@ def test_given_splits_keep_their_images_and_their_order(tmp_path: Path) -> None:
     data = tmp_path / "data"
     digits.write_images(data, limit=LIMIT)
     report, splits = run(data, tmp_path / "one")
-    assert report == {"labels": list(digits.CLASSES), "counts": {"train": 40, "eval": 10}, "bad": []}
+    assert report == {
+        "labels": list(digits.CLASSES),
+        "counts": {"train": 40, "eval": 10},
+        "classes": {"train": dict.fromkeys(digits.CLASSES, 4), "eval": dict.fromkeys(digits.CLASSES, 1)},
+        "bad": [],
+        "leaks": [],
+    }
     examples = [tf.train.Example.FromString(record).features.feature for record in splits["eval"]]
     assert {example["image/filename"].bytes_list.value[0].decode() for example in examples} == {
         path.relative_to(data).as_posix() for path in (data / "eval").rglob("*.png")
@@ -125,5 +133,31 @@ def test_a_manifest_with_missing_files(tmp_path: Path) -> None:
 
 
 def test_an_empty_split_is_an_error() -> None:
+    report = {
+        "labels": ["a", "b"],
+        "counts": {"train": 3, "eval": 0},
+        "classes": {"train": {"a": 1, "b": 2}, "eval": {"a": 0, "b": 0}},
+        "bad": [],
+    }
     with pytest.raises(CheckFailed, match="eval split of data is empty"):
-        check({"labels": ["a", "b"], "counts": {"train": 3, "eval": 0}, "bad": []}, "data", max_bad_share=0.0)
+        check(report, "data", max_bad_share=0.0)
+
+
+def test_a_class_that_is_never_trained_on_is_an_error_and_one_that_is_never_held_out_is_not() -> None:
+    report = {
+        "labels": ["a", "b", "c"],
+        "counts": {"train": 4, "eval": 2},
+        "classes": {"train": {"a": 1, "b": 0, "c": 3}, "eval": {"a": 1, "b": 1, "c": 0}},
+        "bad": [],
+    }
+    with pytest.raises(CheckFailed, match="none to train on of: b"):
+        check(report, "data", max_bad_share=0.0)
+
+
+def test_an_image_on_both_sides_is_named(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    digits.write_images(data, limit=LIMIT)
+    held_out = next((data / "eval" / "4").iterdir())
+    (data / "train" / "5" / "copy.png").write_bytes(held_out.read_bytes())
+    report, _ = run(data, tmp_path / "out")
+    assert report["leaks"] == [[f"eval/4/{held_out.name}", "train/5/copy.png"]]

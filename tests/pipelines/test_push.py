@@ -91,6 +91,16 @@ def test_saved_model_is_copied_last(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(copied) == 2
 
 
+def test_a_card_for_people_is_pushed_along_and_is_no_other_model(tmp_path: Path) -> None:
+    card = tmp_path / "model_card.md"
+    card.write_text("# one")
+    base = tmp_path / "base"
+    first = push(model(tmp_path / "one", "1"), base, extra=[card])
+    assert (first.path / "assets.extra" / "model_card.md").read_text() == "# one"
+    card.write_text("# made a minute later")
+    assert not push(tmp_path / "one", base, extra=[card]).new
+
+
 def test_rollback_puts_the_previous_model_under_a_new_number(tmp_path: Path) -> None:
     base = tmp_path / "base"
     push(model(tmp_path / "one", "1"), base)

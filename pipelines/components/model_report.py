@@ -1,0 +1,132 @@
+"""ModelReport: what metadata and artifacts say of a model, as a card for people."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tfx import v1 as tfx
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.base.base_executor import BaseExecutor
+from tfx.dsl.components.base.executor_spec import ExecutorClassSpec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.artifact import Artifact
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.utils import path_utils
+
+from pipelines import verdict
+from pipelines.components.image_gen import IngestReport
+from pipelines.data import EVAL, TRAIN
+from pipelines.judged import Judged, confusion, judge
+from pipelines.model_card import Facts, to_html, to_markdown
+from pipelines.trainer import HISTORY
+from signatures.spec import Card
+
+__all__ = ["FILES", "ModelReport", "PeopleCard"]
+
+#: What a push puts into `assets.extra` of the servable.
+FILES = ("model_card.md", "model_card.html")
+MISTAKES = 24
+
+
+class PeopleCard(Artifact):  # type: ignore[misc]
+    """`model_card.md` and `model_card.html`."""
+
+    TYPE_NAME = "VitrinaModelCard"
+
+
+class ModelReportSpec(ComponentSpec):  # type: ignore[misc]
+    """What goes in and out."""
+
+    PARAMETERS: ClassVar[dict[str, Any]] = {
+        "title": ExecutionParameter(type=str),
+        "source": ExecutionParameter(type=str),
+        "schedule": ExecutionParameter(type=str),
+    }
+    INPUTS: ClassVar[dict[str, Any]] = {
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "model_run": ChannelParameter(type=standard_artifacts.ModelRun),
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "ingest": ChannelParameter(type=IngestReport),
+        "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "serving": ChannelParameter(type=standard_artifacts.InfraBlessing),
+    }
+    OUTPUTS: ClassVar[dict[str, Any]] = {"card": ChannelParameter(type=PeopleCard)}
+
+
+class Executor(BaseExecutor):  # type: ignore[misc]
+    """Unpacks TFX's dictionaries and calls `pipelines.model_card`."""
+
+    def Do(  # noqa: N802
+        self, input_dict: dict[str, list[Any]], output_dict: dict[str, list[Any]], exec_properties: dict[str, Any]
+    ) -> None:
+        folders = {
+            name: Path(artifact_utils.get_single_uri(input_dict[name]))
+            for name in ("model_run", "ingest", "evaluation", "serving")
+        }
+        model = Path(path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"])))
+        judged = judge(model, Path(artifact_utils.get_split_uri(input_dict["examples"], EVAL)))
+        facts = _facts(folders, Card.read(model), judged, exec_properties)
+        out = Path(artifact_utils.get_single_uri(output_dict["card"]))
+        out.mkdir(parents=True, exist_ok=True)
+        (out / FILES[0]).write_text(to_markdown(facts), encoding="utf-8")
+        (out / FILES[1]).write_text(to_html(facts), encoding="utf-8")
+
+
+class ModelReport(BaseComponent):  # type: ignore[misc]
+    """Writes a model's card for people.
+
+    Args:
+        title: The model's name.
+        source: The checkpoint that training started from.
+        schedule: How it was trained.
+        **channels: Those of `ModelReportSpec.INPUTS`.
+    """
+
+    SPEC_CLASS = ModelReportSpec
+    EXECUTOR_SPEC = ExecutorClassSpec(Executor)
+
+    def __init__(self, *, title: str, source: str, schedule: Mapping[str, Any], **channels: Any) -> None:
+        super().__init__(
+            spec=ModelReportSpec(
+                title=title,
+                source=source,
+                schedule=json.dumps(schedule, sort_keys=True),
+                card=tfx.dsl.Channel(type=PeopleCard),
+                **channels,
+            )
+        )
+
+
+def _facts(
+    folders: Mapping[str, Path], card: Card, judged: Sequence[Judged], exec_properties: Mapping[str, Any]
+) -> Facts:
+    metrics = verdict.metrics(folders["evaluation"])
+    ingest = verdict.ingest_report(folders["ingest"])
+    serving = verdict.serving_report(folders["serving"])
+    wrong = sorted((item for item in judged if item.answered != item.actual), key=lambda item: -item.score)
+    return Facts(
+        title=exec_properties["title"],
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        task=card.task,
+        source=exec_properties["source"],
+        model_class=card.source.cls,
+        labels=card.labels,
+        trained=ingest["classes"][TRAIN],
+        held_out=ingest["classes"][EVAL],
+        set_aside=len(ingest["bad"]),
+        accuracy=metrics["accuracy"],
+        baseline_accuracy=metrics.get("baseline_accuracy"),
+        per_class={name: each["accuracy"] for name, each in verdict.per_class(folders["evaluation"]).items()},
+        confusion=confusion(judged, card.labels),
+        history=json.loads((folders["model_run"] / HISTORY).read_text(encoding="utf-8")),
+        latency_ms=serving["latency_ms"],
+        server=serving["server"],
+        parity=card.parity,
+        schedule=json.loads(exec_properties["schedule"]),
+        packages=card.packages,
+        mistakes=wrong[:MISTAKES],
+    )

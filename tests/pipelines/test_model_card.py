@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import dataclasses
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from pipelines.judged import Judged, confusion
+from pipelines.model_card import Facts, to_html, to_markdown
+
+
+def judged(actual: str, answered: str, score: float = 0.9) -> Judged:
+    return Judged(encoded=b"x", format="PNG", filename="a<b>.png", actual=actual, answered=answered, score=score)
+
+
+@pytest.fixture
+def facts() -> Facts:
+    found = [judged("cat", "cat"), judged("cat", "dog"), judged("dog|s", "dog|s"), judged("dog|s", "")]
+    return Facts(
+        title="pets & co",
+        created="2024-01-01T00:00:00+00:00",
+        task="image-classification",
+        source="checkpoint",
+        model_class="TFViTForImageClassification",
+        labels=("cat", "dog|s"),
+        trained={"cat": 8, "dog|s": 9},
+        held_out={"cat": 2, "dog|s": 2},
+        set_aside=1,
+        accuracy=0.5,
+        baseline_accuracy=0.25,
+        per_class={"cat": 0.5, "dog|s": 0.5},
+        confusion=confusion(found, ("cat", "dog|s")),
+        history={"loss": [2.0, 1.0, 0.5]},
+        latency_ms={"grpc": {"p50": 1.5, "p95": 2.5}},
+        server="vitrina",
+        parity={"holds": True},
+        schedule={"epochs": 3},
+        packages={"tensorflow": "2.16.2"},
+        mistakes=[item for item in found if item.answered != item.actual],
+    )
+
+
+def test_counts_of_answers() -> None:
+    found = [judged("a", "a"), judged("a", "b"), judged("b", "b"), judged("b", ""), judged("b", "other")]
+    assert confusion(found, ("a", "b")) == [[1, 1, 0], [0, 1, 2]]
+
+
+def test_markdown_says_what_matters_and_keeps_its_table(facts: Facts) -> None:
+    text = to_markdown(facts)
+    for part in (
+        "# pets & co",
+        "0.5000 on 4 held-out images",
+        "0.2500 on the same images",
+        "1 files that cannot",
+        "p95 2.5 ms",
+    ):
+        assert part in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in rows} == {5}
+    assert "1 of class dog\\|s answered as nothing" in text
+
+
+def test_html_is_well_formed_and_escapes(facts: Facts) -> None:
+    page = to_html(facts)
+    body = page.replace("<!doctype html>", "").replace('<meta charset="utf-8">', "")
+    body = body.replace('<meta name="viewport" content="width=device-width, initial-scale=1">', "")
+    for tag in ("<br>",):
+        body = body.replace(tag, "")
+    body = __import__("re").sub(r"(<img [^>]*)>", r"\1/>", body)
+    root = ET.fromstring(body)
+    assert root.find("head/title").text == "pets & co"  # type: ignore[union-attr]
+    assert len(root.findall(".//figure")) == 2
+    assert len(root.findall(".//svg")) == 1
+    assert "a<b>" not in page
+    assert "http" not in page.replace("http-equiv", ""), "the page must stand alone"
+
+
+def test_many_classes_are_listed_by_what_is_confused(facts: Facts) -> None:
+    labels = tuple(f"class {number}" for number in range(100))
+    counts = [[0] * 101 for _ in labels]
+    counts[7][8] = 3
+    many = dataclasses.replace(
+        facts, labels=labels, confusion=counts, per_class=dict.fromkeys(labels, 1.0), trained={}, held_out={}
+    )
+    page = to_html(many)
+    assert "<td>3</td><td>class 7</td><td>class 8</td>" in page
+    assert "and 60 better ones" in page
