@@ -27,8 +27,9 @@ from signatures.tasks import TASKS
 __all__ = ["load", "preprocessing", "task_of", "wrap"]
 
 CONFIG = "config.json"
+GENERATION = "generation_config.json"
 SMALL_FILES = (
-    CONFIG, PROCESSOR, "processor_config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    CONFIG, PROCESSOR, "processor_config.json", GENERATION, "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
 )  # fmt: skip
 
@@ -170,6 +171,8 @@ def restore(folder: Path, card: Card, weights: Sequence[Any]) -> Any:
     with quiet_transformers():
         native = cls(cls.config_class.from_json_file(folder / CONFIG), **arguments)
         native.build_in_name_scope()
+        if (folder / GENERATION).is_file():
+            native.generation_config = transformers.GenerationConfig.from_pretrained(folder)
     for variable in native.weights:
         name = variable.name.partition("/")[2]
         if name not in stored:

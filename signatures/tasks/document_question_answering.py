@@ -239,7 +239,7 @@ def samples(count: int) -> dict[str, Any]:
     words = ["Invoice", "No.", "us-001", "Total:", "$154.06", "due", "26/02/2019"]
     boxes = [[60 + 120 * index, 100, 150 + 120 * index, 130] for index in range(len(words))]
     return {
-        "question": np.array(["What is the invoice number?"] * count, object),
+        "question": np.array(["What is due?"] * count, object),
         "words": np.array([words] * count, object),
         "boxes": np.array([boxes] * count, np.int32),
     }

@@ -99,7 +99,7 @@ def samples(count: int) -> dict[str, Any]:
     """A question for every image."""
     import numpy as np
 
-    return {"question": np.array(["What is in the middle?", "How many colours are there?"] * count, object)[:count]}
+    return {"question": np.array(["What is it?", "How many?"] * count, object)[:count]}
 
 
 def reference(checkpoint: Checkpoint, image: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
