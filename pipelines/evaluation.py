@@ -17,6 +17,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 
 from pipelines.examples import ENCODED, LABEL, TEXT
 from signatures.errors import CheckFailed
@@ -53,7 +54,9 @@ def eval_config(*, threshold: float, max_loss: float = 0.0) -> Any:
         tfma.MetricConfig(
             class_name="SparseCategoricalAccuracy",
             # On the whole split: a plain `threshold` would hold for every class slice too.
-            per_slice_thresholds=[tfma.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=accuracy)],
+            per_slice_thresholds=[
+                config_pb2.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=accuracy)
+            ],
         ),
         tfma.MetricConfig(class_name="MultiClassConfusionMatrixAtThresholds", config='{"thresholds": [0.5]}'),
     ]

@@ -48,7 +48,7 @@ class Checkpoint:
         """
         if cls not in self.pipelines:
             parts = {"image_processor": self.image_processor, **parts}
-            self.pipelines[cls] = cls(model=self.native, framework="tf", **parts)
+            self.pipelines[cls] = cls(model=self.native, framework="tf", device=-1, **parts)
         return self.pipelines[cls]
 
     def grey_levels(self, image: Any) -> Any:

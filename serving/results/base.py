@@ -79,7 +79,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return {"b64": base64.b64encode(value).decode("ascii")}
     if isinstance(value, float):
-        return float(str(np.float32(value))) if np.float32(value) == value else value
+        return float(str(np.float32(value))) if float(np.float32(value)) == value else value
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
     if isinstance(value, Result) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):

@@ -17,6 +17,10 @@ from tests.serving.conversation import GOLDEN, PREDICTION, Conversation
 
 REST = conversation.load("rest.jsonl")
 GRPC = conversation.load("grpc.jsonl")
+# TensorFlow's own decoder lists the formats it knows, and later releases know more than the recorded one.
+for line in REST:
+    if line["id"] == "image-undecodable":
+        line.update(compare="prefix", prefix="Unknown image file format. One of JPEG")
 PROFILES = list(dict.fromkeys(line["server"]["profile"] for line in REST + GRPC))
 
 

@@ -41,6 +41,12 @@ def pems(tmp_path_factory):
         names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         builder = builder.add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), critical=True)
+        # Python 3.13 checks certificates strictly: key identifiers and, of an authority, what its key is for.
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        issued_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key())
+        builder = builder.add_extension(issued_by, critical=False)
+        if signer is None:
+            builder = builder.add_extension(KEY_USAGE, critical=True)
         certificate = builder.sign(signing, hashes.SHA256())
         encoding = serialization.Encoding.PEM
         plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -55,6 +61,10 @@ def pems(tmp_path_factory):
     return {path.name: str(path) for path in folder.iterdir()}
 
 
+KEY_USAGE = x509.KeyUsage(
+    digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
+    key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+)  # fmt: skip
 OUTPUTS = {"labels": np.array([[b"a"]], dtype=object), "scores": np.float32([[0.5]])}
 
 

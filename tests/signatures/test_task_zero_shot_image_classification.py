@@ -52,6 +52,7 @@ def pipeline(checkpoint: Path) -> Any:
         image_processor=transformers.AutoImageProcessor.from_pretrained(checkpoint, use_fast=False),
         tokenizer=transformers.AutoTokenizer.from_pretrained(checkpoint),
         framework="tf",
+        device=-1,
     )
 
 
