@@ -62,14 +62,19 @@ def decode_four(decoder: Callable[[tf.Tensor], tf.Tensor], forms: tf.Tensor, lum
     Returns:
         uint8 [h, w, 3], or [0, 0, 3] where the data is corrupt.
     """
-    with_mark, without, flat_with, flat_without = (
-        tf.cast(picture, tf.int32) for picture in (decoder(form) for form in tf.unstack(forms, 4))
-    )
-    colors = 127 + flat_with - flat_without
-    black = 255 + with_mark[..., :1] - without[..., :1] - colors[..., :1]
-    inks = tf.cond(luminous, lambda: _inks(colors), lambda: colors)
-    # Pillow takes all such files for inverted, and multiplies by `x * y / 255` rounded to nearest.
-    return tf.cast(tf.clip_by_value(black - _scaled(255 - inks, black), 0, 255), tf.uint8)
+    pictures = [decoder(form) for form in tf.unstack(forms, 4)]
+    sizes = tf.stack([tf.shape(picture)[:2] for picture in pictures])
+    whole = tf.reduce_all(sizes > 0) & tf.reduce_all(sizes == sizes[:1])
+
+    def combined() -> tf.Tensor:
+        with_mark, without, flat_with, flat_without = (tf.cast(picture, tf.int32) for picture in pictures)
+        colors = 127 + flat_with - flat_without
+        black = 255 + with_mark[..., :1] - without[..., :1] - colors[..., :1]
+        inks = tf.cond(luminous, lambda: _inks(colors), lambda: colors)
+        # Pillow takes all such files for inverted, and multiplies by `x * y / 255` rounded to nearest.
+        return tf.cast(tf.clip_by_value(black - _scaled(255 - inks, black), 0, 255), tf.uint8)
+
+    return tf.cond(whole, combined, lambda: tf.zeros([0, 0, 3], tf.uint8))
 
 
 def _scaled(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:

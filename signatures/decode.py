@@ -18,7 +18,7 @@ from signatures import gif, headers
 from signatures.cmyk import decode_four, variants
 from signatures.headers import Header
 from signatures.image import orient
-from signatures.octets import little, signed, take
+from signatures.octets import little, take
 
 __all__ = ["Reader", "decode", "guarded", "unguarded"]
 
@@ -100,39 +100,40 @@ def _png(data: tf.Tensor, header: Header, read: Reader) -> tf.Tensor:
 
 
 def _bmp(octets: tf.Tensor, header: Header) -> tf.Tensor:
-    """TensorFlow's own op reads palette indices as gray levels, so this one is made of basic ops."""
-    height, width, bits = tf.cast(header.height, tf.int32), tf.cast(header.width, tf.int32), header.bits
+    """TensorFlow's own op reads palette indices as gray levels, so this one is made of ops that cannot fail."""
 
     def number(position: int) -> tf.Tensor:
-        return tf.cast(signed(little(take(octets, position, 4))), tf.int32)
+        return little(take(octets, position, 4))
 
-    header_size = number(14)
-    old = header_size == 12
-    stride = tf.bitwise.bitwise_and((width * bits + 31) // 8, ~3)
-    begin = number(10)
-    whole = tf.size(octets) >= begin + stride * height
-    height = tf.where(whole, height, 0)
-    rows = tf.cast(tf.reshape(octets[begin : begin + stride * height], [height, stride]), tf.int32)
+    old = number(14) == 12
+    stride = (header.width * tf.cast(header.bits, tf.int64) + 31) // 32 * 4
+    begin, size = number(10), stride * header.height
+    whole = begin + size <= tf.size(octets, out_type=tf.int64)
 
-    def palette() -> tf.Tensor:
-        entry = tf.where(old, 3, 4)
-        claimed = tf.where(old, 0, number(46))
-        colors = tf.where(claimed == 0, tf.bitwise.left_shift(1, bits), claimed)
-        table = octets[14 + header_size : 14 + header_size + entry * tf.minimum(colors, 256)]
-        table = tf.reshape(table, [-1, entry])[:, 2::-1]
-        # An index without an entry is black.
-        return tf.pad(table, [[0, 256 - tf.shape(table)[0]], [0, 0]])
+    def read() -> tf.Tensor:
+        rows = tf.reshape(octets[begin : begin + size], tf.stack([header.height, stride]))
+        image = _bmp_pixels(octets, tf.cast(rows, tf.int32), header, old)
+        top_down = ~old & (take(octets, 25, 1)[0] == 255)
+        return tf.cond(top_down, lambda: image, lambda: image[::-1])
+
+    return tf.cond(whole, read, lambda: tf.zeros([0, 0, 3], tf.uint8))
+
+
+def _bmp_pixels(octets: tf.Tensor, rows: tf.Tensor, header: Header, old: tf.Tensor) -> tf.Tensor:
+    """The stored rows, int32 [h, stride] bytes, as colours, uint8 [h, w, 3]."""
+    height, width, bits = tf.shape(rows)[0], tf.cast(header.width, tf.int32), header.bits
+    masks = little(tf.reshape(take(octets, 54, 12), [3, 4]))
+    masked = little(take(octets, 30, 4)) == 3
 
     def indexed() -> tf.Tensor:
         shifts = tf.range(8 - bits, -1, -bits)
         indices = tf.bitwise.right_shift(rows[:, :, None], shifts) & (tf.bitwise.left_shift(1, bits) - 1)
-        return tf.gather(palette(), tf.reshape(indices, [height, -1])[:, :width])
+        return tf.gather(_bmp_palette(octets, bits, old), tf.reshape(indices, [height, -1])[:, :width])
 
     def high_color() -> tf.Tensor:
         words = rows[:, 0 : 2 * width : 2] + 256 * rows[:, 1 : 2 * width : 2]
-        wide = (number(30) == 3) & (number(54) == 0xF800)
-        green_bits, red_shift = tf.where(wide, 6, 5), tf.where(wide, 11, 10)
-        green_top = tf.bitwise.left_shift(1, green_bits) - 1
+        wide = masked & (masks[0] == 0xF800)
+        green_top, red_shift = tf.where(wide, 63, 31), tf.where(wide, 11, 10)
         red = tf.bitwise.right_shift(words, red_shift) & 31
         green = tf.bitwise.right_shift(words, 5) & green_top
         return tf.cast(tf.stack([red * 255 // 31, green * 255 // green_top, (words & 31) * 255 // 31], 2), tf.uint8)
@@ -140,23 +141,27 @@ def _bmp(octets: tf.Tensor, header: Header) -> tf.Tensor:
     def true_color() -> tf.Tensor:
         samples = bits // 8
         pixels = tf.reshape(rows[:, : width * samples], [height, width, samples])
-        places = tf.cond(
-            (bits == 32) & (number(30) == 3) & (number(58) != 0),
-            lambda: tf.stack([_byte_of(number(54 + 4 * i)) for i in range(3)]),
-            lambda: tf.constant([2, 1, 0]),
-        )
+        own = masked & (bits == 32) & (masks[1] != 0)
+        places = tf.where(own, _byte_of(masks), tf.constant([2, 1, 0]))
         return tf.cast(tf.gather(pixels, places, axis=2), tf.uint8)
 
-    image = tf.cond(bits <= 8, indexed, lambda: tf.cond(bits == 16, high_color, true_color))
-    top_down = ~old & (take(octets, 25, 1)[0] == 255)
-    image = tf.cond(top_down, lambda: image, lambda: image[::-1])
-    return image[:, : tf.where(whole, width, 0)]
+    return tf.cond(bits <= 8, indexed, lambda: tf.cond(bits == 16, high_color, true_color))
+
+
+def _bmp_palette(octets: tf.Tensor, bits: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
+    """The colours, uint8 [256, 3]; an index without one is black."""
+    start, entry = 14 + little(take(octets, 14, 4)), tf.where(old, tf.constant(3, tf.int64), 4)
+    claimed = tf.where(~old, little(take(octets, 46, 4)), 0)
+    colors = tf.where(claimed > 0, claimed, tf.cast(tf.bitwise.left_shift(1, bits), tf.int64))
+    index = tf.range(256, dtype=tf.int64)
+    table = take(octets, start + entry * index, 3)[:, ::-1]
+    return tf.cast(tf.where((index < colors)[:, None], table, 0), tf.uint8)
 
 
 def _byte_of(mask: tf.Tensor) -> tf.Tensor:
-    """Which byte of a little-endian pixel a mask of eight bits stands for."""
+    """Which byte of a little-endian pixel a mask of eight bits stands for; int32, of the masks' shape."""
     places = {0xFF: 0, 0xFF00: 1, 0xFF0000: 2}
-    place = tf.constant(3)
+    place = tf.fill(tf.shape(mask), 3)
     for value, index in places.items():
         place = tf.where(mask == value, index, place)
     return place

@@ -179,7 +179,8 @@ def _jpeg(data: tf.Tensor, octets: tf.Tensor) -> Header:
         transform=tf.where(adobe[0] >= 0, adobe[17], -1),
         frame=frame[0],
         scan=scan[0],
-        problem=tf.where(scan[0] > frame[0], "", "The JPEG ends before its picture begins."),
+        # The frame header takes 10 bytes and 3 for each component.
+        problem=tf.where(scan[0] >= frame[0] + 10 + 3 * frame[11], "", "The JPEG ends before its picture begins."),
     )
 
 
