@@ -1,0 +1,232 @@
+"""`python -m benchmarks.soak`: good, bad, huge and cut-off requests while versions and model lists change.
+
+Good requests have to be answered, and rightly, all the time; memory has to stay flat. At the end the server is killed
+outright and started again. The exit code is 1 where anything of that did not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+from tensorflow_serving.apis import model_management_pb2, predict_pb2
+
+from benchmarks.serving import resident
+from serving.server import free_port
+
+GAINS = {1: 10.0, 2: 100.0}
+
+
+def model(folder: Path, gain: float) -> Path:
+    """y = gain * x + 1, whose answers tell which version gave them."""
+    import tensorflow as tf
+
+    class Line(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def serve(self, x: Any) -> Any:
+            return {"y": x * gain + 1.0}
+
+    module = Line()
+    tf.saved_model.save(module, str(folder), signatures=module.serve)
+    return folder
+
+
+class Soak:
+    """One server and everything that is done to it."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.base = scratch / "line"
+        self.base.mkdir()
+        self.sources = {version: model(scratch / f"source{version}", gain) for version, gain in GAINS.items()}
+        shutil.copytree(self.sources[1], self.base / "1")
+        self.grpc, self.rest = free_port(), free_port()
+        self.stop = threading.Event()
+        self.counts: Counter[str] = Counter()
+        self.problems: list[str] = []
+        self.memory: list[float] = []
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """The server, once it answers."""
+        words = [sys.executable, "-m", "serving", f"--port={self.grpc}", f"--rest_api_port={self.rest}"]
+        words += ["--model_name=line", f"--model_base_path={self.base}", "--max_num_load_retries=0"]
+        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.rest), 1).close()
+                return process
+            time.sleep(0.2)
+        raise SystemExit("the server did not start")
+
+    def repeat(self, name: str, act: Callable[[], None], pause: float = 0.0) -> None:
+        """Acts until the end; whatever is raised is a problem."""
+        while not self.stop.wait(pause):
+            try:
+                act()
+                self.counts[name] += 1
+            except Exception as error:
+                self.problems.append(f"{name}: {error!r}")
+
+    def good_rest(self) -> Callable[[], None]:
+        """Right answers over one kept connection."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.rest, timeout=60)
+
+        def act() -> None:
+            connection.request("POST", "/v1/models/line:predict", b'{"instances": [1.0, 2.0]}')
+            body = json.loads(connection.getresponse().read())
+            assert body in [{"predictions": [gain + 1, 2 * gain + 1]} for gain in GAINS.values()], body
+
+        return act
+
+    def good_grpc(self) -> Callable[[], None]:
+        """Right answers over one channel."""
+        call = self.method("PredictionService/Predict", predict_pb2.PredictResponse)
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "line"
+        tensor = request.inputs["x"]
+        tensor.dtype = 1
+        tensor.tensor_shape.dim.add(size=1)
+        tensor.float_val.append(1.0)
+
+        def act() -> None:
+            answer = call(request, timeout=60)
+            assert answer.outputs["y"].float_val[0] in [gain + 1 for gain in GAINS.values()], answer
+
+        return act
+
+    def method(self, name: str, answer: Any) -> Any:
+        """A gRPC method on a channel of its own."""
+        channel = grpc.insecure_channel(f"127.0.0.1:{self.grpc}", options=[("grpc.use_local_subchannel_pool", 1)])
+        return channel.unary_unary(
+            f"/tensorflow.serving.{name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=answer.FromString,
+        )
+
+    def bad(self) -> None:
+        """Requests that have to be refused, and are."""
+        bodies = (b"{", b'{"instances": ["x"]}', b"[" * 100_000, b'{"inputs": {"z": 1}}', b"\xff" * 1000, b"")
+        for body in bodies:
+            connection = http.client.HTTPConnection("127.0.0.1", self.rest, timeout=60)
+            connection.request("POST", "/v1/models/line:predict", body)
+            assert connection.getresponse().status == 400
+            connection.close()
+
+    def huge(self) -> None:
+        """A large body with a large answer, which is read."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.rest, timeout=120)
+        connection.request("POST", "/v1/models/line:predict", json.dumps({"instances": [1.5] * 200_000}).encode())
+        response = connection.getresponse()
+        assert response.status == 200
+        assert len(json.loads(response.read())["predictions"]) == 200_000
+        connection.close()
+
+    def cut_off(self) -> None:
+        """Half a request, and an answer that nobody reads."""
+        body = json.dumps({"instances": [1.5] * 100_000}).encode()
+        head = b"POST /v1/models/line:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        for sent in (head[:20], head + body[:1000], head + body):
+            with socket.create_connection(("127.0.0.1", self.rest), 10) as connection:
+                connection.sendall(sent)
+
+    def versions(self) -> None:
+        """A version comes, a broken one comes, and both go."""
+        staging = self.base / ".staging"
+        shutil.copytree(self.sources[2], staging)
+        staging.rename(self.base / "2")
+        time.sleep(3)
+        (self.base / "3").mkdir()
+        (self.base / "3" / "saved_model.pb").write_bytes(b"broken")
+        time.sleep(2)
+        shutil.rmtree(self.base / "3")
+        shutil.rmtree(self.base / "2")
+        time.sleep(3)
+
+    def reload(self) -> None:
+        """The same list again, and one that is refused."""
+        call = self.method("ModelService/HandleReloadConfigRequest", model_management_pb2.ReloadConfigResponse)
+        request = model_management_pb2.ReloadConfigRequest()
+        entry = request.config.model_config_list.config.add(name="line", base_path=str(self.base))
+        entry.model_platform = "tensorflow"
+        call(request, timeout=60)
+        entry.base_path = "relative"
+        with contextlib.suppress(grpc.RpcError):
+            call(request, timeout=60)
+            raise AssertionError("a relative path was accepted")
+
+    def run(self, seconds: float, idle: int) -> None:
+        """Everything at once."""
+        acts = [("good REST", self.good_rest(), 0.0), ("good REST", self.good_rest(), 0.0)]
+        acts += [("good gRPC", self.good_grpc(), 0.0), ("good gRPC", self.good_grpc(), 0.0)]
+        acts += [("bad", self.bad, 0.1), ("huge", self.huge, 0.5), ("cut off", self.cut_off, 0.1)]
+        acts += [("versions", self.versions, 0.1), ("reload", self.reload, 1.0)]
+        threads = [threading.Thread(target=self.repeat, args=act) for act in acts]
+        with contextlib.ExitStack() as stack:
+            for _ in range(idle):
+                stack.enter_context(socket.create_connection(("127.0.0.1", self.rest), 30))
+            for thread in threads:
+                thread.start()
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                time.sleep(min(5.0, seconds / 10))
+                self.memory.append(resident(self.process.pid))
+            self.stop.set()
+            for thread in threads:
+                thread.join()
+
+    def restart(self) -> None:
+        """kill -9, and the same port again."""
+        self.process.kill()
+        self.process.wait()
+        self.process = self.start()
+        self.good_rest()()
+        self.good_grpc()()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600.0, help="how long (default: 600)")
+    parser.add_argument("--idle", type=int, default=2000, help="connections that never say anything (default: 2000)")
+    arguments = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
+    with tempfile.TemporaryDirectory(prefix="vitrina-soak-") as scratch:
+        soak = Soak(Path(scratch))
+        try:
+            soak.run(arguments.seconds, arguments.idle)
+            soak.restart()
+        finally:
+            soak.process.send_signal(signal.SIGTERM)
+            soak.process.wait(60)
+    half = len(soak.memory) // 2
+    early, late = max(soak.memory[:half], default=0.0), max(soak.memory[half:], default=0.0)
+    print(f"{dict(soak.counts)}; RSS at most {early:.0f} MiB in the first half, {late:.0f} MiB in the second")
+    for problem in soak.problems[:20]:
+        print(f"PROBLEM {problem[:300]}")
+    grown = late > early * 1.1
+    print(f"{len(soak.problems)} problems; memory {'grew' if grown else 'stayed flat'}")
+    return 1 if soak.problems or grown else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
