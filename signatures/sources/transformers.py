@@ -64,6 +64,7 @@ def load(
     cls = _tf_class(architecture, task, model)
     with quiet_transformers():
         native = _from_pretrained(cls, model, revision, dtype)
+        _generate_as_saved(native, files)
     return wrap(
         native,
         task=task,
@@ -257,6 +258,14 @@ def _from_pretrained(cls: Any, model: str, revision: str | None, dtype: str) -> 
             "random. Export it for the task that it was trained for."
         )
     return native
+
+
+def _generate_as_saved(native: Any, files: Mapping[str, str]) -> None:
+    """Gives a model the generation settings of its checkpoint; filling in weights alone leaves the usual ones."""
+    if GENERATION in files:
+        from transformers import GenerationConfig
+
+        native.generation_config = GenerationConfig.from_dict(_json(files[GENERATION], GENERATION))
 
 
 def _lacks_only_a_pooler(account: Mapping[str, Any]) -> bool:

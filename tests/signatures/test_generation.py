@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from signatures.errors import UsageError
 from signatures.generation import Settings, greedy, read_settings
+from tests.signatures import checkpoints
 
 SIZE = 23
 
@@ -131,3 +133,17 @@ def test_a_start_is_needed() -> None:
         read_settings(config(bos_token_id=None), "m")
     with pytest.raises(UsageError, match="max-new-tokens"):
         read_settings(config(max_length=1), "m")
+
+
+def test_settings_survive_weights_that_are_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's weights go into a model made from its configuration alone."""
+    from transformers import TFVisionEncoderDecoderModel, VisionEncoderDecoderConfig
+
+    from signatures.sources import transformers as source
+
+    checkpoint = checkpoints.save_captioner(tmp_path, "gpt2", max_length=12)
+    bare = TFVisionEncoderDecoderModel(VisionEncoderDecoderConfig.from_pretrained(checkpoint))
+    bare.build_in_name_scope()
+    assert bare.generation_config.max_length != 12
+    monkeypatch.setattr(source, "_from_pretrained", lambda *_: bare)
+    assert source.load(str(checkpoint)).native.generation_config.max_length == 12
