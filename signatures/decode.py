@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from signatures import gif, headers
 from signatures.cmyk import decode_four, variants
+from signatures.functions import apart
 from signatures.headers import Header
 from signatures.image import orient
 from signatures.octets import little, take
@@ -54,9 +55,9 @@ def decode(data: tf.Tensor, octets: tf.Tensor, header: Header, read: Reader = gu
     readers: dict[int, Callable[[], tf.Tensor]] = {
         headers.JPEG: lambda: _jpeg(data, header, read),
         headers.PNG: lambda: _png(data, header, read),
-        headers.BMP: lambda: _bmp(octets, header),
-        headers.GIF: lambda: _gif(data, octets, read),
-        headers.WEBP: lambda: read(_decode_webp, data),
+        headers.BMP: lambda: apart(_bmp)(octets, header),
+        headers.GIF: lambda: apart(lambda data, octets: _gif(data, octets, read))(data, octets),
+        headers.WEBP: lambda: apart(lambda data: read(_decode_webp, data))(data),
     }
     image = tf.switch_case(header.kind - 1, {kind - 1: reader for kind, reader in readers.items()})
     return orient(tf.ensure_shape(image, [None, None, 3]), header.orientation)
@@ -67,7 +68,7 @@ def _jpeg(data: tf.Tensor, header: Header, read: Reader) -> tf.Tensor:
         forms = variants(data, header.adobe, header.frame, header.scan)
         return decode_four(lambda form: read(_decode_jpeg, form), forms, header.transform > 0)
 
-    return tf.cond(header.channels == 4, four, lambda: read(_decode_jpeg, data))
+    return tf.cond(header.channels == 4, apart(four), lambda: read(_decode_jpeg, data))
 
 
 def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
@@ -96,7 +97,7 @@ def _png(data: tf.Tensor, header: Header, read: Reader) -> tf.Tensor:
         return tf.repeat(tf.cast(tf.minimum(levels, 255), tf.uint8), 3, axis=2)
 
     deep = (header.bits == 16) & (header.channels == 0)
-    return tf.cond(deep, deep_gray, lambda: read(lambda data: tf.io.decode_png(data, channels=3), data))
+    return tf.cond(deep, apart(deep_gray), lambda: read(lambda data: tf.io.decode_png(data, channels=3), data))
 
 
 def _bmp(octets: tf.Tensor, header: Header) -> tf.Tensor:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from signatures.functions import apart
 from signatures.gif import first_frame
 from signatures.octets import big, little, signed, starts, take
 
@@ -276,6 +277,7 @@ def _png(octets: tf.Tensor) -> Header:
     )
 
 
+@apart
 def _bmp(octets: tf.Tensor) -> Header:
     start = take(octets, tf.constant(14, tf.int64), 16)
     old = little(start[:4]) == 12
@@ -294,6 +296,7 @@ def _bmp(octets: tf.Tensor) -> Header:
     return _header(BMP, tf.abs(height), tf.maximum(width, 0), bits=bits, problem=tf.where(readable, "", problem))
 
 
+@apart
 def _gif(octets: tf.Tensor) -> Header:
     frame = first_frame(octets)
     # The frame may claim more than the screen.
@@ -302,6 +305,7 @@ def _gif(octets: tf.Tensor) -> Header:
     return _header(GIF, tf.where(~empty, frame.height, 0), tf.where(~empty, frame.width, 0), problem=problem)
 
 
+@apart
 def _webp(octets: tf.Tensor) -> Header:
     start = take(octets, 12, 18)
     extended = starts(start, b"VP8X")
@@ -361,6 +365,7 @@ def _orientation(
     return tf.cast(tf.where((value >= 1) & (value <= 8), value, 1), tf.int32)
 
 
+@apart
 def _tiff_orientation(octets: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     # Some writers repeat the prefix; Pillow strips it as often as it comes, PNG's eXIf included.
     prefixed = starts(take(octets, begin, 6), b"Exif\0\0")
@@ -391,6 +396,7 @@ def _tiff_orientation(octets: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf
     return tf.cond(tf.size(found) > 0, lambda: found[-1], lambda: tf.constant(0, tf.int64))
 
 
+@apart
 def _xmp_orientation(octets: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     """The digit of the first `tiff:Orientation="d` or `tiff:Orientation>d`, or 0; by bytes, for XMP may be binary."""
     text = octets[begin : tf.minimum(end, tf.size(octets, out_type=tf.int64))]

@@ -13,6 +13,7 @@ import tensorflow as tf
 from signatures import headers
 from signatures.decode import decode, unguarded
 from signatures.errors import UsageError
+from signatures.functions import apart
 from signatures.image import center_window, normalize, pad_to, rescale
 from signatures.preprocessing import Preprocessing
 from signatures.resize import Window, resize
@@ -222,7 +223,7 @@ def decode_batch(image_bytes: tf.Tensor, processor: Processor, *, max_pixels: in
     def item(data: tf.Tensor) -> _Item:
         return _item(data, processor, max_pixels)
 
-    return Decoded(*_each(item, image_bytes, processor))
+    return Decoded(*_each(apart(item), image_bytes, processor))
 
 
 def pixels_batch(pixels: tf.Tensor, processor: Processor) -> Decoded:
