@@ -24,7 +24,7 @@ demo: setup  ## train, evaluate, push, serve and ask, on real images
 	$(BIN)/vitrina demo $(ARGS)
 
 test: setup  ## all tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: format lint types test  ## the one gate: format, lint, types, tests
 

@@ -15,6 +15,8 @@ import pytest
 
 from vitrina import cli, verbs
 
+pytestmark = pytest.mark.long
+
 
 def vitrina(*words, check=None):
     """Runs the real command; `check` is the exit code wanted. What TensorFlow's libraries log there is left out."""

@@ -12,6 +12,8 @@ from signatures import base_path
 from signatures.errors import CheckFailed
 from vitrina import demo
 
+pytestmark = pytest.mark.long
+
 
 def figures(**changes: float) -> demo.DemoResult:
     values = {"tfma": 0.97, "grpc": 0.97, "rest": 0.97, "seconds": 1.0, **changes}

@@ -18,6 +18,8 @@ from signatures import base_path
 from signatures.errors import CheckFailed, UsageError
 from signatures.spec import Card
 
+pytestmark = pytest.mark.long
+
 LIMIT = 10
 ORDER = [
     "ImageGen",

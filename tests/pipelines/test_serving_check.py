@@ -10,6 +10,8 @@ from pipelines.serving_check import REPORT_FILE, check_served, differences
 from signatures.errors import VitrinaError
 from signatures.spec import Card
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def candidate(tiny_servable: Path, tmp_path: Path) -> Path:

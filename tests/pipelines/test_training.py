@@ -11,6 +11,8 @@ from pipelines.examples import to_example
 from pipelines.settings import Schedule
 from signatures.errors import UsageError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -19,6 +19,8 @@ from signatures.spec import WARMUP_PATH, Card
 from signatures.tasks import TASKS
 from tests.signatures import architectures, checkpoints
 
+pytestmark = pytest.mark.long
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
