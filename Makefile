@@ -10,6 +10,9 @@ ARGS   ?=
 BIN  := $(VENV)/bin
 BOOT := $(shell for p in python3 python $(BIN)/python; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null && echo $$p && break; done)
 
+# Images for containers often set this; without compiled files, TensorFlow alone takes ten seconds more at each start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format lint types fix bench clean
 
