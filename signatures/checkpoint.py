@@ -30,7 +30,7 @@ class Checkpoint:
     Args:
         folder: Configuration and vocabulary files.
         native: The framework's model, with the servable's weights.
-        image_processor: The PIL-based processor of transformers.
+        image_processor: The PIL-based processor of transformers, or a Keras layer in its place.
         card: The servable's card.
         pipelines: Those made so far, by class.
     """
@@ -121,6 +121,12 @@ def processor_config(settings: Preprocessing) -> dict[str, Any]:
 
 
 def _image_processor(folder: Path, card: Card) -> Any:
+    # Not above: sources read this module.
+    from signatures.sources import _keras_layers
+
+    layer = _keras_layers.read(folder / PROCESSOR, Preprocessing.from_json(card.preprocessing))
+    if layer is not None:
+        return layer
     from transformers import AutoImageProcessor
 
     processor = AutoImageProcessor.from_pretrained(folder, use_fast=False)

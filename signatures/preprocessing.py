@@ -18,6 +18,7 @@ from signatures.processor_classes import CLASSES, IGNORED, MODEL_TYPES, Processo
 
 __all__ = [
     "RESAMPLE_NAMES",
+    "TENSORFLOW",
     "Preprocessing",
     "Resize",
     "from_options",
@@ -27,6 +28,9 @@ __all__ = [
 
 RESAMPLE_NAMES: tuple[str, ...] = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """`PIL.Image.Resampling` by number."""
+
+TENSORFLOW = "tensorflow"
+"""The `Resize.order` of `tf.image.resize`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +43,13 @@ class Resize:
         height: Pixels, for `exact`.
         width: Pixels, for `exact`.
         edge: Pixels, for the other two.
-        resample: One of `RESAMPLE_NAMES`.
-        order: Which pass comes first, `pillow-12` or `pillow-13`; see `signatures.resize`.
+        resample: One of `RESAMPLE_NAMES`, or of TensorFlow's methods where `order` is `tensorflow`.
+        order: Which pass comes first, `pillow-12` or `pillow-13` (see `signatures.resize`); `tensorflow` is
+            `tf.image.resize`, as Keras resizes (see `signatures.keras_resize`): in float32, without rounding to grey
+            levels, and with the rule `exact` alone.
+        aspect: How `tensorflow` treats another aspect ratio: `stretch`, `crop` (the largest middle part that has it) or
+            `pad` (with zeros on both sides).
+        antialias: Whether `tensorflow` widens its filter when it makes pictures smaller.
     """
 
     rule: str
@@ -49,6 +58,8 @@ class Resize:
     edge: int | None = None
     resample: str = "bilinear"
     order: str = "pillow-12"
+    aspect: str = "stretch"
+    antialias: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +72,8 @@ class Preprocessing:
         crop: Height and width of a centre crop, filled up with zeros where the picture is smaller.
         rescale: Factor on the 8-bit values, in double precision, or None.
         offset: Added after rescaling.
+        scale: Per channel, multiplied by in float32 (Keras); None without.
+        shift: Per channel, added after `scale`; None without.
         mean: Per channel, subtracted; None without normalising.
         std: Per channel, divided by.
         divisor: Per channel, divided by once more (EfficientNet's `include_top`), or None.
@@ -77,6 +90,8 @@ class Preprocessing:
     crop: tuple[int, int] | None = None
     rescale: float | None = None
     offset: float = 0.0
+    scale: tuple[float, ...] | None = None
+    shift: tuple[float, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     divisor: tuple[float, ...] | None = None

@@ -15,7 +15,8 @@ from signatures.decode import decode, unguarded
 from signatures.errors import UsageError
 from signatures.functions import apart
 from signatures.image import center_window, normalize, pad_to, rescale
-from signatures.preprocessing import Preprocessing
+from signatures.keras_resize import resize_as_keras
+from signatures.preprocessing import TENSORFLOW, Preprocessing
 from signatures.resize import Window, resize
 from signatures.spec import Tensor
 
@@ -83,6 +84,10 @@ class Processor:
             value = tf.cast(plane, tf.float32)
             if settings.rescale is not None:
                 value = rescale(plane, settings.rescale, settings.offset)
+            if settings.scale is not None:
+                value = value * tf.constant(settings.scale[channel], tf.float32)
+            if settings.shift is not None:
+                value = value + tf.constant(settings.shift[channel], tf.float32)
             if settings.mean is not None and settings.std is not None:
                 value = normalize(value, settings.mean[channel], settings.std[channel])
             if settings.divisor is not None:
@@ -139,6 +144,8 @@ class Processor:
     def _resized(self, image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         rule, crop = self.settings.resize, self.settings.crop
         assert rule is not None
+        if rule.order == TENSORFLOW:
+            return resize_as_keras(image, rule)
         if crop is None:
             return resize(image, size, resample=rule.resample, order=rule.order)
         part, corner = center_window(size, crop)

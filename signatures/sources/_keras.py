@@ -13,6 +13,7 @@ from signatures.checkpoint import PROCESSOR, processor_config
 from signatures.errors import UsageError, VitrinaError
 from signatures.model import Model, Tensors
 from signatures.preprocessing import Preprocessing
+from signatures.sources import _keras_layers
 from signatures.spec import Card, Source, Tensor
 
 __all__ = ["ARCHITECTURE", "call", "generation", "restore", "wrap"]
@@ -38,6 +39,7 @@ def wrap(
     task: str | None,
     dtype: str,
     preprocessing: Preprocessing | None,
+    processor: str | None = None,
 ) -> Model:
     """A `Model` around a Keras model, or a tf.Module with `__call__`, that takes a batch of images.
 
@@ -47,11 +49,16 @@ def wrap(
         kind: The source's file.
         task: A task name; None for image classification.
         dtype: `float32`; the model itself decides what it computes in.
-        preprocessing: How images become its input.
+        preprocessing: How images become its input; None takes it from the model's own first layers.
+        processor: The `preprocessor_config.json` to keep; None writes one that says what `preprocessing` does.
 
     Raises:
-        UsageError: No preprocessing was given, or the model does not take one image batch.
+        UsageError: No preprocessing was given and the model has none, or it does not take one image batch.
     """
+    made_with = generation(native)
+    own = _keras_layers.from_own_layers(native, name) if preprocessing is None and made_with != "module" else None
+    if own is not None:
+        preprocessing, processor = own[0], _keras_layers.document(own[1])
     if preprocessing is None:
         raise UsageError(
             f"{name} does not say how its images are prepared, and that is never guessed. Give the settings: "
@@ -61,16 +68,16 @@ def wrap(
         raise UsageError(f"Got --dtype {dtype}, but {name} decides itself what it computes in. Leave --dtype out.")
     import tensorflow as tf
 
-    made_with = generation(native)
     shape = _input_shape(native, made_with, name)
     # A channels-first model shows it by its input's shape; everything else in TensorFlow is channels last.
     first = shape is not None and len(shape) == 4 and shape[1] == 3 and shape[-1] != 3
     preprocessing = dataclasses.replace(preprocessing, data_format="channels_first" if first else "channels_last")
+    _check_size(preprocessing, shape, name)
     module = tf.Module(name="model")
     module.weights = _variables(native, made_with)
     if made_with == "module":
         module.native = native
-    files = {PROCESSOR: json.dumps(processor_config(preprocessing), indent=2)}
+    files = {PROCESSOR: processor or json.dumps(processor_config(preprocessing), indent=2)}
     if made_with != "module":
         files[ARCHITECTURE] = native.to_json()
     return Model(
@@ -139,6 +146,25 @@ def _input_shape(native: Any, made_with: str, name: str) -> tuple[int | None, ..
             f"{name} takes {len(inputs)} inputs, but a servable feeds one image batch. Wrap it in a model."
         )
     return tuple(inputs[0].shape) if inputs else None
+
+
+def _check_size(preprocessing: Preprocessing, shape: tuple[int | None, ...] | None, name: str) -> None:
+    """Raises where the model wants another size than its preprocessing makes."""
+    if shape is None or len(shape) != 4 or preprocessing.pad is not None:
+        return
+    wanted = shape[2:] if preprocessing.data_format == "channels_first" else shape[1:3]
+    resize = preprocessing.resize
+    made: tuple[int | None, int | None] = (None, None)
+    if preprocessing.crop is not None:
+        made = preprocessing.crop
+    elif resize is not None and resize.rule == "exact":
+        made = (resize.height, resize.width)
+    if any(want not in (None, got) for got, want in zip(made, wanted, strict=True)):
+        got = "any size" if made == (None, None) else f"{made[0]}x{made[1]}"
+        raise UsageError(
+            f"{name} takes images of {wanted[0]}x{wanted[1]} (height x width), but its preprocessing gives {got}. "
+            f"Give --size {wanted[0]} or the size that it was trained with."
+        )
 
 
 def _variables(native: Any, made_with: str) -> list[Any]:

@@ -7,6 +7,7 @@ without PyTorch.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import json
@@ -58,6 +59,8 @@ def load(
     if preprocessing is None:
         preprocessing = _preprocessing(files, model)
     else:
+        # As every vision model of transformers takes its images.
+        preprocessing = dataclasses.replace(preprocessing, data_format="channels_first")
         files[PROCESSOR] = json.dumps(processor_config(preprocessing), indent=2)
     architecture = (config.get("architectures") or [""])[0].removeprefix("TF")
     task = task or task_of(architecture, model)

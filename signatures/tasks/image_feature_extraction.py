@@ -28,9 +28,9 @@ def fit(model: Model, options: Mapping[str, Any]) -> Head:
 
     def postprocess(raw: Tensors, request: Request) -> Tensors:  # noqa: ARG001
         if wanted in raw:
-            return {"embedding": pooled(raw[wanted])}
+            return {"embedding": pooled(raw[wanted], model.preprocessing.data_format)}
         if wanted == HIDDEN and len(raw) == 1:
-            return {"embedding": pooled(next(iter(raw.values())))}
+            return {"embedding": pooled(next(iter(raw.values())), model.preprocessing.data_format)}
         cure = "Leave --pool out" if options["pool"] else "Choose another --task"
         raise UsageError(
             f"{model.source.cls} of {model.source.model} gives {', '.join(sorted(raw))}, but not the {wanted} that an "
@@ -52,12 +52,12 @@ def _width(model: Model) -> int | None:
     return width if isinstance(width, int) else None
 
 
-def pooled(values: Any) -> Any:
-    """One vector per image: [b, d] as it is, tokens [b, t, d] and places [b, d, h, w] averaged."""
+def pooled(values: Any, data_format: str = "channels_first") -> Any:
+    """One vector per image: [b, d] as it is, tokens [b, t, d] and places [b, d, h, w] (or [b, h, w, d]) averaged."""
     import tensorflow as tf
 
     rank = values.shape.rank
-    axes = {2: [], 3: [1], 4: [2, 3]}[rank]
+    axes = {2: [], 3: [1], 4: [2, 3] if data_format == "channels_first" else [1, 2]}[rank]
     return tf.reduce_mean(values, axis=axes) if axes else values
 
 

@@ -17,7 +17,7 @@ import pytest
 from signatures.sources import known
 from signatures.spec import WARMUP_PATH, Card
 from signatures.tasks import TASKS
-from tests.signatures import architectures, checkpoints
+from tests.signatures import architectures, checkpoints, presets
 
 pytestmark = pytest.mark.long
 
@@ -48,6 +48,11 @@ def _keras_file(folder: Path) -> str:
     folder.mkdir()
     model.save(folder / "model.keras")
     return str(folder / "model.keras")
+
+
+def _keras_hub_preset(folder: Path) -> str:
+    presets.save_classifier(folder)
+    return f"keras_hub:{folder}"
 
 
 def _python_function(folder: Path) -> str:
@@ -95,6 +100,9 @@ ENTRIES: dict[str, Entry] = {
         task="image-classification",
         source="keras",
         options={"labels": "a,b,c", "preprocessing": lambda: _preprocessing(size=(24, 20), rescale=1 / 127.5)},
+    ),
+    "keras-hub": Entry(
+        save=_keras_hub_preset, task="image-classification", source="keras_hub", options={"labels": "a,b,c"}
     ),
     "python": Entry(
         save=_python_function,

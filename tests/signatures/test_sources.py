@@ -112,7 +112,8 @@ def test_a_folder_that_is_no_checkpoint_is_said(tmp_path: Path, copied: Path) ->
     (copied / "preprocessor_config.json").unlink()
     with pytest.raises(UsageError, match=r"has no preprocessor_config\.json.*--size"):
         sources.load(str(copied))
-    assert sources.load(str(copied), preprocessing=from_options(size=32)).preprocessing.processor == "options"
+    given = sources.load(str(copied), preprocessing=from_options(size=32)).preprocessing
+    assert (given.processor, given.data_format) == ("options", "channels_first")
     (copied / "config.json").write_text("{not json")
     with pytest.raises(UsageError, match="is not JSON"):
         sources.load(str(copied))
@@ -145,6 +146,35 @@ def test_keras_files_of_both_generations(keras_name: str, tmp_path: Path) -> Non
     (raw,) = model.call({"pixel_values": tf.constant(images)}).values()
     np.testing.assert_allclose(raw, native(images), atol=1e-6)
     assert len(model.module.variables) >= len(native.weights)
+
+
+@pytest.mark.parametrize("keras_name", ["keras", "tf_keras"])
+def test_a_model_that_resizes_itself_needs_no_options(keras_name: str, tmp_path: Path) -> None:
+    """Its first layer runs image by image; a model that does not say its range of values is not guessed."""
+    import importlib
+
+    import tensorflow as tf
+
+    from signatures.processor import compile_processor
+
+    keras = importlib.import_module(keras_name)
+    resizing = keras.layers.Resizing(9, 7, interpolation="bicubic")
+    layers = [keras.layers.InputLayer((None, None, 3)), resizing, keras.layers.Rescaling(1 / 127.5, -1)]
+    native = keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(4)])
+    native.save(tmp_path / "model.keras")
+    model = sources.load(str(tmp_path / "model.keras"))
+    assert model.preprocessing.processor == "Resizing"
+    process = compile_processor(model.preprocessing)
+    for size in [(40, 31), (5, 90), (9, 7)]:
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+        pixels = process(tf.constant(image))["pixel_values"][None]
+        (raw,) = model.call({"pixel_values": pixels}).values()
+        np.testing.assert_allclose(raw, native(image[None].astype(np.float32)), atol=1e-5)
+
+    silent = keras.Sequential([*layers[:2], keras.layers.Flatten(), keras.layers.Dense(4)])
+    silent.save(tmp_path / "silent.keras")
+    with pytest.raises(UsageError, match="never guessed"):
+        sources.load(str(tmp_path / "silent.keras"))
 
 
 def test_keras_files_that_are_not_are_said(tmp_path: Path) -> None:
