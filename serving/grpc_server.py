@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -127,18 +128,17 @@ class _Router(grpc.GenericRpcHandler):  # type: ignore[misc]
         return self._methods.get(handler_call_details.method, _UNKNOWN)
 
     def _handler(self, method: _Method) -> Any:
-        def call(request: Any, context: Any) -> Any:
+        def call(data: bytes, context: Any) -> Any:
             if not self._free.acquire(blocking=False):
                 context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
             try:
-                return self._answer(method, request, context)
+                return self._answer(method, _parsed(method, data, context), context)
             finally:
                 self._free.release()
 
+        # Without a deserializer bytes arrive: grpcio's refusal of what cannot be parsed carries a text of its own.
         return grpc.unary_unary_rpc_method_handler(
-            call,
-            request_deserializer=method.request.FromString,
-            response_serializer=lambda response: response.SerializeToString(),
+            call, response_serializer=lambda response: response.SerializeToString()
         )
 
     def _answer(self, method: _Method, request: Any, context: Any) -> Any:
@@ -156,6 +156,13 @@ class _Router(grpc.GenericRpcHandler):  # type: ignore[misc]
                 self._core.metrics.record(method.api, "GRPC", request.model_spec.name, error, started)
         context.abort(_CODES[int(error.code)], _details(error.message))
         raise AssertionError("abort() raises")
+
+
+def _parsed(method: _Method, data: bytes, context: Any) -> Any:
+    try:
+        return method.request.FromString(data)
+    except DecodeError:
+        context.abort(grpc.StatusCode.INTERNAL, "")
 
 
 def _details(message: str) -> bytes:

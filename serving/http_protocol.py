@@ -13,10 +13,13 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["TARGET", "Protocol", "page"]
+__all__ = ["KEPT", "TARGET", "Protocol", "page"]
 
 TARGET = "vitrina.target"
 """The key of the ASGI scope that holds the raw target."""
+
+KEPT = "vitrina.kept"
+"""The key of the ASGI scope that says that an HTTP/1.0 client asked for its connection to be kept."""
 
 _MAX_HEADERS = 1 << 20
 _MAX_BODY = 1 << 30
@@ -74,6 +77,9 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         scope: Any = self.scope
         scope[TARGET] = target.decode("ascii")
+        if self.parser.get_http_version() == "1.0" and self.parser.should_keep_alive():
+            scope[KEPT] = True
+            self.cycle.keep_alive = True
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""

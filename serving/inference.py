@@ -144,6 +144,7 @@ def ask_many_on(
     values = core.run(
         servable, dict.fromkeys(feeds, batch), ordered, timeout_ms, "MultiInference", ",".join(sorted(seen))
     )
+    core.metrics.count_examples(tasks[0].spec.name if tasks else "", len(examples))
     found = dict(zip(ordered, values, strict=True))
     results = []
     for task in tasks:

@@ -21,7 +21,7 @@ from typing import Any, Union
 
 from serving.errors import ServingError, invalid_argument
 
-__all__ = ["Json", "Object", "parse"]
+__all__ = ["Json", "Object", "parse", "parse_roughly"]
 
 Json = Union[None, bool, int, float, str, list[Any], "Object"]
 
@@ -76,6 +76,36 @@ def parse(data: bytes) -> Json:
         except (ValueError, RecursionError):
             pass
     return _Parser(data).document()
+
+
+# Exponents of three digits, or significands of two hundred, may be too big for a double.
+_BIG_EXPONENT = re.compile(rb"[eE]\+?0*[0-9]{3}")
+_BIG_NUMBER = b"0" * 200
+_AS_ZEROS = bytes.maketrans(b".123456789", b"0000000000")
+
+
+def parse_roughly(data: bytes) -> Json:
+    """Reads one JSON document several times faster than `parse`, but for the last digits of its floats.
+
+    Everything but the floats is as `parse` gives it, integers of more than 64 bits apart, which stay integers.
+
+    Args:
+        data: The bytes of the request's body.
+
+    Raises:
+        ValueError: Only `parse` can tell what this is.
+    """
+    if b"\\u" in data or data[:1] == b"\xef" or _BIG_EXPONENT.search(data) or longest_number(data, _BIG_NUMBER):
+        raise ValueError("not for quick reading")
+    try:
+        return _ROUGH_SCANNER.decode(data.decode("latin-1"))  # type: ignore[no-any-return]
+    except RecursionError as error:
+        raise ValueError("too deep for quick reading") from error
+
+
+def longest_number(data: bytes, zeros: bytes) -> bool:
+    """Whether somewhere as many digits and points follow one another as there are `zeros`."""
+    return zeros in data.translate(_AS_ZEROS)
 
 
 def number(text: str) -> int | float:
@@ -209,6 +239,7 @@ _SCANNER = json.JSONDecoder(
     parse_float=_scan_float,
     parse_int=_scan_int,
 )
+_ROUGH_SCANNER = json.JSONDecoder(object_pairs_hook=Object)
 
 
 class _Parser:

@@ -137,6 +137,11 @@ class Registry:
         if error is None:
             self.request_latency.observe((time.perf_counter_ns() - started_ns) / 1000, model, api, entrypoint)
 
+    def count_examples(self, model: str, count: int) -> None:
+        """Counts the tf.Examples of a MultiInference request, the only one that TF Serving counts them for."""
+        self.example_count.add(model, amount=count)
+        self.example_counts.observe(count, model)
+
     def value(self, name: str) -> int:
         """The value of a counter by TF Serving's name for it, such as `/tensorflow/serving/request_count`.
 

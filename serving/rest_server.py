@@ -26,9 +26,10 @@ from serving import inference, json_writer, proto_json, wire, wire_examples
 from serving.errors import Code, ServingError, from_tensorflow, invalid_argument
 from serving.grpc_handlers import Handlers, fill_model_spec, signature_map
 from serving.grpc_server import Tls
-from serving.http_protocol import TARGET, Protocol, page
+from serving.http_protocol import KEPT, TARGET, Protocol, page
 from serving.inference import CLASSIFY, REGRESS, Result
 from serving.predict import DEFAULT_SIGNATURE, Core, ModelSpec
+from serving.wire_predict import PredictBody
 from signatures.errors import VitrinaError
 
 __all__ = ["RestDoor", "RestOptions"]
@@ -211,15 +212,15 @@ class Api:
         raise invalid_argument(f"Malformed request: {method} {path}")
 
     def _predict(self, spec: ModelSpec, body: bytes) -> bytes:
-        doc = wire.document(body)
-        signature = wire.signature_name(doc)
+        asked = PredictBody(body)
+        signature = asked.signature
         with self._core.using(spec) as servable:
             name = signature or DEFAULT_SIGNATURE
             definition = servable.signatures.get(name)
             if definition is None:
                 raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
             dtypes = {alias: info.dtype for alias, info in definition.inputs.items()}
-            request = wire.predict_inputs(doc, dtypes, signature)
+            request = asked.inputs(dtypes)
             answer = self._core.predict_on(servable, signature, request.inputs, (), self._options.timeout_ms)
         outputs = {alias: output.values for alias, output in answer.outputs.items()}
         if not outputs:
@@ -298,8 +299,10 @@ class App:
             headers = dict(scope["headers"])
             loop = asyncio.get_running_loop()
             reply = await loop.run_in_executor(self._pool, self._api.handle, method, path, headers, body)
-        length = (b"content-length", str(len(reply.body)).encode())
-        await send({"type": "http.response.start", "status": reply.status, "headers": [*reply.headers, length]})
+        headers_out = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
+        if scope.get(KEPT) and (b"connection", b"close") not in headers_out:
+            headers_out.append((b"connection", b"keep-alive"))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers_out})
         await send({"type": "http.response.body", "body": reply.body if method != "HEAD" else b""})
 
 

@@ -23,10 +23,12 @@ from serving.errors import Code, ServingError, invalid_argument
 from serving.json_reader import Json, Object, parse
 from serving.json_writer import quoted
 
-__all__ = ["Request", "document", "predict_inputs", "signature_name"]
+__all__ = ["CONVERT", "Request", "document", "fast_columns", "fast_rows", "predict_inputs", "signature_name"]
 
 Array = npt.NDArray[Any]
 Inputs = dict[str, Array]
+Convert = Callable[[list[Any], int], Array | None]
+"""The leaves of a tensor, in order, and its dtype to an array; None where one of them does not fit."""
 
 _INT32 = (types_pb2.DT_INT32, types_pb2.DT_INT16, types_pb2.DT_INT8, types_pb2.DT_UINT8)
 _RANGES = {
@@ -144,10 +146,28 @@ def _key(alias: str) -> str:
     return alias.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
+def fast_columns(value: Json, inputs: Mapping[str, int], convert: Mapping[int, Convert]) -> Inputs | None:
+    """The tensors of `inputs` where every element fits, else None."""
+    if _is_named(value):
+        assert isinstance(value, Object)
+        values = {alias: value.find(key) for alias in inputs if value.has(key := _key(alias))}
+    elif len(inputs) == 1:
+        values = dict.fromkeys(inputs, value)
+    else:
+        return None
+    found = {alias: _fast(item, _shape(item), inputs[alias], convert) for alias, item in values.items()}
+    return _complete(found, inputs)
+
+
+def _complete(found: Mapping[str, Array | None], inputs: Mapping[str, int]) -> Inputs | None:
+    whole = {alias: array for alias, array in found.items() if array is not None}
+    return whole if len(whole) == len(inputs) else None
+
+
 def _tensor(value: Json, dtype: int) -> Array:
     """A whole tensor, whose shape is that of the first elements all the way down."""
     shape = _shape(value)
-    array = _fast(value, shape, dtype)
+    array = _fast(value, shape, dtype, CONVERT)
     if array is not None:
         return array
     values: list[Any] = []
@@ -161,19 +181,15 @@ def _rows(instances: list[Any], inputs: Mapping[str, int]) -> Inputs:
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
             "tensorinfo_map"
         )
-    if _is_named(instances[0]):
-        fast = _fast_named_rows(instances, inputs)
-        return fast if fast is not None else _slow_rows(instances, inputs, named=True)
-    alias = min(inputs)
-    array = _fast_row(instances, inputs[alias])
-    return {alias: array} if array is not None else _slow_rows(instances, inputs, named=False)
+    found = fast_rows(instances, inputs, CONVERT)
+    return found if found is not None else _slow_rows(instances, inputs, named=_is_named(instances[0]))
 
 
-def _fast_row(items: list[Any], dtype: int) -> Array | None:
-    return _fast(items, (len(items), *_shape(items[0])), dtype)
-
-
-def _fast_named_rows(instances: list[Any], inputs: Mapping[str, int]) -> Inputs | None:
+def fast_rows(instances: list[Any], inputs: Mapping[str, int], convert: Mapping[int, Convert]) -> Inputs | None:
+    """The tensors of `instances`, which is not empty, where every element fits, else None."""
+    if not _is_named(instances[0]):
+        alias = min(inputs)
+        return _complete({alias: _fast_row(instances, inputs[alias], convert)}, {alias: inputs[alias]})
     keys = {_key(alias): alias for alias in inputs}
     lists: dict[str, list[Any]] = {key: [] for key in keys}
     for item in instances:
@@ -185,13 +201,13 @@ def _fast_named_rows(instances: list[Any], inputs: Mapping[str, int]) -> Inputs 
             lists[key].append(value)
     if any(len(values) != len(instances) for values in lists.values()):
         return None
-    found = {}
-    for key, values in lists.items():
-        array = _fast_row(values, inputs[keys[key]])
-        if array is None:
-            return None
-        found[keys[key]] = array
-    return found
+    return _complete(
+        {keys[key]: _fast_row(values, inputs[keys[key]], convert) for key, values in lists.items()}, inputs
+    )
+
+
+def _fast_row(items: list[Any], dtype: int, convert: Mapping[int, Convert]) -> Array | None:
+    return _fast(items, (len(items), *_shape(items[0])), dtype, convert)
 
 
 def _slow_rows(instances: list[Any], inputs: Mapping[str, int], named: bool) -> Inputs:
@@ -296,14 +312,14 @@ def _float32(values: list[Any]) -> Array:
     return found
 
 
-def _fast(value: Json, shape: tuple[int, ...], dtype: int) -> Array | None:
+def _fast(value: Json, shape: tuple[int, ...], dtype: int, converts: Mapping[int, Convert]) -> Array | None:
     """The tensor where all of it fits, else None."""
     flat: list[Any] = [value]
     for size in shape:
         if any(type(item) is not list or len(item) != size for item in flat):
             return None
         flat = flat[0] if len(flat) == 1 else list(itertools.chain.from_iterable(flat))
-    convert = _CONVERT.get(dtype)
+    convert = converts.get(dtype)
     if convert is None or len(shape) > 254:
         return None
     array = convert(flat, dtype)
@@ -356,7 +372,7 @@ def _fast_strings(flat: list[Any], _: int) -> Array | None:
     return array
 
 
-_CONVERT: dict[int, Callable[[list[Any], int], Array | None]] = {
+CONVERT: dict[int, Convert] = {
     **dict.fromkeys(_FLOATS, _fast_floats),
     **dict.fromkeys(_RANGES, _fast_ints),
     types_pb2.DT_BOOL: _fast_bools,

@@ -103,8 +103,12 @@ def test_metrics_page(peer: str | None, golden_models: Path, tmp_path: Path) -> 
             text += "dim { size: 1 } } float_val: 3 } }"
             server.rpc({"service": PREDICTION, "method": "Predict", "request_textproto": text})
         status, headers, page = server.http("GET", "/tower/metrics")
+        server.rpc(next(line for line in GRPC if line["id"] == "multi"))
+        again = server.http("GET", "/tower/metrics")[2].decode()
         refused = server.http("GET", "/tower/metrics?x=1")
     assert (status, headers["Content-Type"]) == (200, "text/plain")
+    assert ':tensorflow:serving:request_example_count_total{model="slope"} ' in again
+    assert ':tensorflow:serving:request_example_counts_count{model="slope"} 1' in again
     assert (refused[0], refused[2]) == (400, b"Unexpected path: /tower/metrics?x=1. Should be /tower/metrics")
     wanted = "".join(
         line for line in (GOLDEN / "metrics.txt").read_text().splitlines(True) if not line.startswith("#-")

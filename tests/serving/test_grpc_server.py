@@ -182,6 +182,12 @@ def test_long_messages_are_cut(stub: Any) -> None:
     assert details == ("Servable not found for request: Latest(" + "x" * 2000)[:1024] + "...TRUNCATED"
 
 
+@pytest.mark.parametrize("data", [b"\xff", b"\x0a\x02\x0a\xff", b"\x0a\x04\x0a\x02\xff\xfe"])
+def test_what_is_no_message(golden_server: Conversation, data: bytes) -> None:
+    call = golden_server.channel.unary_unary(f"/{PREDICTION}/Predict")
+    assert refused(call, data) == ("INTERNAL", "")
+
+
 def test_services_that_are_not_there(golden_server: Conversation) -> None:
     for method in ("/tensorflow.serving.SessionService/SessionRun", f"/{PREDICTION}/PredictStream", "/x/y"):
         call = golden_server.channel.unary_unary(method)

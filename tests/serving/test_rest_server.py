@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import json
@@ -130,6 +131,10 @@ def test_connections_are_kept_after_refusals_and_http_1_0_works(golden_server: C
     assert answers.count(b"HTTP/1.1 ") == 2
     assert b'"AVAILABLE"' in answers
     assert b'"AVAILABLE"' in raw(golden_server, b"GET /v1/models/tide HTTP/1.0\r\n\r\n")
+    kept = b"GET /v1/models/tide HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    answers = raw(golden_server, kept, b"GET /elsewhere HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    assert answers.count(b"connection: keep-alive") == 1
+    assert answers.count(b"HTTP/1.1 ") == 2
 
 
 def test_chunked_bodies_and_expect(golden_server: Conversation) -> None:
@@ -173,6 +178,27 @@ def test_half_sent_requests_and_idle_connections_harm_nobody(golden_server: Conv
         assert golden_server.post("tide:predict", {"instances": [1]})[0] == 200
     finally:
         for connection in idle:
+            connection.close()
+    assert golden_server.post("tide:predict", {"instances": [1]})[0] == 200
+
+
+def test_clients_that_never_read_harm_nobody(golden_server: Conversation) -> None:
+    body = json.dumps({"inputs": ["x" * 1000] * 500, "signature_name": "plain"}).encode()
+    ask = b"POST /v1/models/parrot:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    deaf = []
+    try:
+        for _ in range(8):  # each sends until nobody takes more, and reads nothing
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", golden_server.rest_port))
+            connection.settimeout(0.05)
+            with contextlib.suppress(TimeoutError):
+                for _ in range(50):
+                    connection.sendall(ask)
+            deaf.append(connection)
+        assert golden_server.post("tide:predict", {"instances": [1]})[0] == 200
+    finally:
+        for connection in deaf:
             connection.close()
     assert golden_server.post("tide:predict", {"instances": [1]})[0] == 200
 
