@@ -118,8 +118,8 @@ class Client:
                 (or a uint8 array [b, h, w, 3]) for one batch. None for a task that takes none.
             signature: `serving_default`, `preprocess`, `pixels`, `from_examples` or `classify`.
             timeout: Seconds for this answer; by default the client's.
-            max_side: Shrink images whose longer side has more pixels before sending them. Boxes come back in pixels of
-                the image as it was given; masks and the task's own inputs are in pixels of the shrunk one.
+            max_side: Shrink images whose longer side has more pixels before sending them. Points, boxes, masks and
+                depths stay in pixels of the image as it was given.
             **task_inputs: The task's own inputs by name, such as `candidate_labels=["cat", "dog"]` or
                 `question="How many?"`: one for all images, or a list with one for each.
 

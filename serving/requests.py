@@ -71,6 +71,8 @@ def build(
     if task_inputs:
         told = _told(signature, describe)
         inputs |= {key: _spread(key, value, told, len(batch)) for key, value in task_inputs.items()}
+    if scales is not None and "points" in inputs:  # [b, p, 2], x and y
+        inputs["points"] = inputs["points"] / np.array(scales, dtype=np.float32)[:, None, :]
     return Request(inputs=inputs, count=len(batch), single=single, scales=scales)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Item", "Result", "decoded", "floats", "plain", "texts"]
+__all__ = ["Item", "Result", "decoded", "enlarged", "floats", "plain", "texts"]
 
 Item = Mapping[str, NDArray[Any]]
 """One image's outputs by name, without the batch axis; strings are object arrays of bytes."""
@@ -57,6 +58,30 @@ class Result:
 
     def __hash__(self) -> int:
         return hash((type(self), self.error))
+
+
+def enlarged(png: bytes, x: float, y: float, *, smooth: bool = False) -> bytes:
+    """A mask's or a depth map's PNG, `x` times as wide and `y` times as high.
+
+    Args:
+        png: 8 or 16 bit, one channel; empty bytes stay empty.
+        x: Factor of the width.
+        y: Factor of the height.
+        smooth: Interpolate (for depths) in place of repeating pixels (for ids).
+    """
+    if not png or x == y == 1:
+        return png
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as opened:
+        size = max(round(opened.width * x), 1), max(round(opened.height * y), 1)
+        kind = np.dtype(np.uint16 if opened.mode.startswith("I") else np.uint8)
+        values = np.asarray(opened, dtype=np.float32)
+    sampling = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    resized = np.asarray(Image.fromarray(values).resize(size, sampling))
+    packed = io.BytesIO()
+    Image.fromarray(np.rint(resized).astype(kind)).save(packed, "PNG", compress_level=1)
+    return packed.getvalue()
 
 
 def texts(values: NDArray[Any]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.results.base import Item, Result
+from serving.results.base import Item, Result, enlarged
 
 __all__ = ["OUTPUTS", "Depth", "read"]
 
@@ -21,7 +22,7 @@ class Depth(Result):
     """Depth per pixel: `png * scale + offset`.
 
     Args:
-        depth_bytes: 16-bit PNG, as large as the image that was sent.
+        depth_bytes: 16-bit PNG, as large as the image as it was given.
         scale: Depth per step of the PNG.
         offset: Depth at 0.
     """
@@ -49,6 +50,10 @@ class Depth(Result):
         """The range of the depths."""
         depth = self.depth
         return [(f"{depth.min():.4g} to {depth.max():.4g}", f"{depth.shape[1]}x{depth.shape[0]}")]
+
+    def scaled(self, x: float, y: float) -> Depth:
+        """The depths as large as the image before it was shrunk, interpolated."""
+        return dataclasses.replace(self, depth_bytes=enlarged(self.depth_bytes, x, y, smooth=True))
 
 
 def read(item: Item) -> Depth:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from serving.results.base import Item, Result, floats
+from serving.results.base import Item, Result, enlarged, floats
 
 __all__ = ["OUTPUTS", "Masks", "read"]
 
@@ -18,7 +19,7 @@ class Masks(Result):
     """Masks of what is at the points.
 
     Args:
-        mask_bytes: PNGs, as large as the image that was sent.
+        mask_bytes: PNGs, as large as the image as it was given.
         scores: One per mask.
     """
 
@@ -37,6 +38,10 @@ class Masks(Result):
     def rows(self) -> list[tuple[str, ...]]:
         """One line per mask."""
         return [(str(index), f"{score:.4f}") for index, score in enumerate(self.scores)]
+
+    def scaled(self, x: float, y: float) -> Masks:
+        """The masks as large as the image before it was shrunk."""
+        return dataclasses.replace(self, mask_bytes=tuple(enlarged(png, x, y) for png in self.mask_bytes))
 
 
 def read(item: Item) -> Masks:

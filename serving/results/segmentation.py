@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from serving.results.base import Item, Result, floats, texts
+from serving.results.base import Item, Result, enlarged, floats, texts
 
 __all__ = ["OUTPUTS", "Segment", "Segmentation", "read"]
 
@@ -35,7 +36,7 @@ class Segmentation(Result):
     """A mask and what its ids mean; the padding of a batch is taken away.
 
     Args:
-        mask_bytes: PNG of segment ids, 8 or 16 bit, as large as the image that was sent.
+        mask_bytes: PNG of segment ids, 8 or 16 bit, as large as the image as it was given.
         segments: What the ids mean.
     """
 
@@ -54,6 +55,10 @@ class Segmentation(Result):
     def rows(self) -> list[tuple[str, ...]]:
         """One line per segment."""
         return [(str(s.id), s.label, f"{s.score:.4f}", f"{100 * s.area:.1f} %") for s in self.segments]
+
+    def scaled(self, x: float, y: float) -> Segmentation:
+        """The mask as large as the image before it was shrunk."""
+        return dataclasses.replace(self, mask_bytes=enlarged(self.mask_bytes, x, y))
 
 
 def read(item: Item) -> Segmentation:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from serving import requests
 from signatures.errors import UsageError
@@ -49,6 +52,17 @@ def test_an_input_is_the_same_for_all_images_or_one_for_each():
 def test_numbers_get_their_dtype():
     boxes = build(b"a", boxes=[[1, 2, 3, 4]]).inputs["boxes"]
     assert (boxes.dtype, boxes.shape) == (np.int32, (1, 1, 4))
+
+
+def test_points_go_along_with_a_shrunk_image():
+    packed = io.BytesIO()
+    Image.new("RGB", (400, 200)).save(packed, "PNG")
+    told = {"serving_default": Signature(inputs=_inputs(points=("float32", (None, None, 2))), outputs={})}
+    request = requests.build(
+        packed.getvalue(), "serving_default", {"points": [[100, 100], [400, 0]]}, lambda: told, max_side=40
+    )
+    assert request.inputs["points"].tolist() == [[[10.0, 10.0], [40.0, 0.0]]]
+    assert request.inputs["points"].dtype == np.float32
 
 
 def test_none_is_left_out():

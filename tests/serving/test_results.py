@@ -105,6 +105,26 @@ def test_boxes_come_back_in_pixels_of_the_unshrunk_image():
     assert answer.boxes == (Box(xmin=2, ymin=20, xmax=6, ymax=40),)
 
 
+@pytest.mark.parametrize("name", ["Segmentation", "Masks", "Depth"])
+def test_masks_and_depths_come_back_as_large_as_the_unshrunk_image(name):
+    outputs = {key: np.asarray(value)[None] for key, value in case(name).items()}
+    small, same = one(**case(name)), results.read(outputs, 1, [(1.0, 1.0)])[0]
+    (large,) = results.read(outputs, 1, [(3.0, 2.0)])
+    assert same == small
+    before, after = (_pixels(answer) for answer in (small, large))
+    assert after.dtype == before.dtype
+    if name == "Depth":  # interpolated between the same ends
+        assert after.shape == (before.shape[0] * 2, before.shape[1] * 3)
+        assert (after.min(), after.max()) == (before.min(), before.max())
+    else:
+        assert np.array_equal(after, np.kron(before, np.ones((2, 3), before.dtype)))
+
+
+def _pixels(answer):
+    image = getattr(answer, "mask", None) or getattr(answer, "image", None) or answer.masks[0]
+    return np.asarray(image, dtype=np.uint16 if image.mode.startswith("I") else np.uint8)
+
+
 def test_pictures_open():
     assert one(**case("Segmentation")).mask.size == (2, 2)
     assert one(**case("Picture")).image.size == (3, 2)
