@@ -158,48 +158,72 @@ def _nearest_indices(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
 
 def _two_passes(image: tf.Tensor, size: tf.Tensor, part: Window, resample: str, order: str) -> tf.Tensor:
     source = tf.shape(image)[:2]
+    # Vertical first is horizontal first on the transposed picture.
+    swap = _ORDERS[order](source, size)
+
+    def swapped(pair: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        one, other = tf.unstack(pair, 2)
+        return tf.where(swap, other, one), tf.where(swap, one, other)
+
+    def upright(picture: tf.Tensor) -> tf.Tensor:
+        turned = tf.cond(swap, lambda: tf.transpose(picture, [1, 0, 2]), lambda: picture)
+        return tf.ensure_shape(turned, [None, None, 3])
+
+    image = upright(image)
+    (rows, columns), (new_rows, new_columns) = swapped(source), swapped(size)
+    top, left = swapped(tf.stack([part.top, part.left]))
+    height, width = swapped(tf.stack([part.height, part.width]))
+
+    def matrix(axis: tuple[tf.Tensor, tf.Tensor], start: tf.Tensor) -> _MatrixMaker:
+        return lambda first, count: _matrix(*axis, start + first, count, resample)
+
+    first, last = _reach(rows, new_rows, top, height, resample)
     signed = resample in _SIGNED
-
-    def weights(i: int, first: tf.Tensor, count: tf.Tensor) -> _Weights:
-        return _weights(source[i], size[i], first, count, resample)
-
-    def horizontal(rows: tf.Tensor) -> tf.Tensor:
-        return _horizontal(rows, weights(1, part.left, part.width), signed)
-
-    def vertical(rows: tf.Tensor, above: tf.Tensor) -> tf.Tensor:
-        return _vertical(rows, above, part, lambda first, count: weights(0, first, count), signed)
-
-    def horizontal_first() -> tf.Tensor:
-        first, last = _reach(source[0], size[0], part.top, part.height, resample)
-        return vertical(horizontal(image[first:last]), first)
-
-    def vertical_first() -> tf.Tensor:
-        return horizontal(vertical(image, tf.constant(0)))
-
-    return tf.cond(_ORDERS[order](source, size), vertical_first, horizontal_first)
+    image = _horizontal(image[first:last], matrix((columns, new_columns), left), width, signed)
+    return upright(_vertical(image, first, matrix((rows, new_rows), top), height, signed))
 
 
-class _Weights(NamedTuple):
-    """One axis' weights: output sample `i` is the sum of `values[i, k] * input[start[i] + k]`."""
+class _Matrix(NamedTuple):
+    """The weights of some output samples, as a sparse matrix over the inputs `first:last` that they use."""
 
-    start: tf.Tensor  # int32 [count]
-    values: tf.Tensor  # int32 [count, taps], with 22 fractional bits; 0 past a sample's own taps
-    last: tf.Tensor  # int32, one past the last input sample that is used
+    indices: tf.Tensor  # int64 [n, 2]
+    values: tf.Tensor  # int32 [n], with 22 fractional bits
+    shape: tf.Tensor  # int64 [2]
+    first: tf.Tensor  # int32
+    last: tf.Tensor  # int32
+
+    def times(self, samples: tf.Tensor, signed: bool) -> tf.Tensor:
+        """The product with uint8 [last - first, m], rounded and clipped: uint8 [outputs, m]."""
+        sums = tf.raw_ops.SparseTensorDenseMatMul(
+            a_indices=self.indices, a_values=self.values, a_shape=self.shape, b=tf.cast(samples, tf.int32)
+        )
+        levels = tf.bitwise.right_shift(sums + (1 << (_PRECISION_BITS - 1)), _PRECISION_BITS)
+        # Without negative weights no sum leaves 0..255.
+        return tf.cast(tf.clip_by_value(levels, 0, 255) if signed else levels, tf.uint8)
 
 
-def _weights(source: tf.Tensor, target: tf.Tensor, first: tf.Tensor, count: tf.Tensor, resample: str) -> _Weights:
+_MatrixMaker = Callable[[tf.Tensor, tf.Tensor], _Matrix]
+"""`(first output, how many) -> their weights`, for one axis of one picture."""
+
+
+def _matrix(source: tf.Tensor, target: tf.Tensor, first: tf.Tensor, count: tf.Tensor, resample: str) -> _Matrix:
     """Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc`, for the outputs `first:first + count`."""
     kernel, _ = _KERNELS[resample]
     start, stop, centre, inverse = _taps(source, target, tf.range(first, first + count), resample)
-    positions = start[:, None] + tf.range(tf.reduce_max(stop - start))[None, :]
+    taps = tf.reduce_max(stop - start)
+    positions = start[:, None] + tf.range(taps)
     raw = kernel((tf.cast(positions, tf.float64) - centre[:, None] + 0.5) * inverse)
-    raw = tf.where(positions < stop[:, None], raw, tf.zeros_like(raw))
+    raw = tf.where(positions < stop[:, None], raw, tf.zeros([], tf.float64))
     total = tf.reduce_sum(raw, axis=1, keepdims=True)
-    share = raw / tf.where(total == 0.0, tf.ones_like(total), total)
+    share = raw / tf.where(total == 0.0, tf.ones([], tf.float64), total)
     # Casting truncates towards zero, so this rounds half away from it.
     fixed = share * float(1 << _PRECISION_BITS)
     values = tf.cast(tf.where(share < 0.0, fixed - 0.5, fixed + 0.5), tf.int32)
-    return _Weights(start, values, tf.reduce_max(stop))
+    low, high = start[0], stop[-1]
+    # Taps past the end have weight 0; clipping their position keeps the product in bounds.
+    column = tf.reshape(tf.minimum(positions, high - 1) - low, [-1])
+    indices = tf.cast(tf.stack([tf.repeat(tf.range(count), taps), column], axis=1), tf.int64)
+    return _Matrix(indices, tf.reshape(values, [-1]), tf.cast(tf.stack([count, high - low]), tf.int64), low, high)
 
 
 def _taps(
@@ -231,82 +255,68 @@ def _ratio(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     return box / tf.cast(target, tf.float64)
 
 
-class _Matrix(NamedTuple):
-    """Weights as a sparse matrix over the inputs `0:inputs`."""
+def _horizontal(image: tf.Tensor, matrix: _MatrixMaker, count: tf.Tensor, signed: bool) -> tf.Tensor:
+    """Resamples the columns: uint8 [h, w, 3] to [h, count, 3], a few rows at a time.
 
-    indices: tf.Tensor
-    values: tf.Tensor
-    shape: tf.Tensor
-
-    @classmethod
-    def of(cls, weights: _Weights, inputs: tf.Tensor) -> _Matrix:
-        count, taps = tf.shape(weights.values)[0], tf.shape(weights.values)[1]
-        row = tf.repeat(tf.range(count), taps)
-        # Taps past the end have weight 0; clipping their position keeps the product in bounds.
-        column = tf.minimum(tf.reshape(weights.start[:, None] + tf.range(taps)[None, :], [-1]), inputs - 1)
-        indices = tf.cast(tf.stack([row, column], axis=1), tf.int64)
-        return cls(indices, tf.reshape(weights.values, [-1]), tf.cast(tf.stack([count, inputs]), tf.int64))
-
-    def times(self, samples: tf.Tensor, signed: bool) -> tf.Tensor:
-        """The product with uint8 [inputs, m], rounded and clipped: uint8 [count, m]."""
-        sums = tf.raw_ops.SparseTensorDenseMatMul(
-            a_indices=self.indices, a_values=self.values, a_shape=self.shape, b=tf.cast(samples, tf.int32)
-        )
-        levels = tf.bitwise.right_shift(sums + (1 << (_PRECISION_BITS - 1)), _PRECISION_BITS)
-        # Without negative weights no sum leaves 0..255.
-        return tf.cast(tf.clip_by_value(levels, 0, 255) if signed else levels, tf.uint8)
-
-
-def _horizontal(image: tf.Tensor, weights: _Weights, signed: bool) -> tf.Tensor:
-    """Resamples the columns: uint8 [h, w, 3] to [h, count, 3], a few rows at a time."""
+    Args:
+        image: The picture.
+        matrix: Its columns' weights.
+        count: How many outputs.
+        signed: Whether weights may be negative.
+    """
     shape = tf.shape(image)
-    height, width, count = shape[0], shape[1], tf.shape(weights.values)[0]
-    matrix = _Matrix.of(weights, width)
+    height, longer = shape[0], tf.maximum(shape[1], count)
+    rows = tf.maximum(_SLICE_ELEMENTS // (3 * longer), 1)
+    # Where one row alone is too long its weights are, too, and are made for a few outputs at a time.
+    outputs = tf.minimum(tf.maximum(_SLICE_ELEMENTS // -(-3 * longer // count), 1), count)
+    across = -(-count // outputs)
+    common = matrix(tf.constant(0), outputs)
 
-    def rows(first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+    def one(i: tf.Tensor) -> tf.Tensor:
+        first = i // across * rows
+        own = tf.cond(across == 1, lambda: common, lambda: _some(matrix, i % across * outputs, outputs, count))
+        samples = tf.transpose(image[first : first + rows, own.first : own.last], [1, 2, 0])
         # Columns come first for the product, and channels before rows so that the way back is a plain transpose.
-        columns = tf.reshape(tf.transpose(image[first:last], [1, 2, 0]), [width, 3 * (last - first)])
-        levels = tf.reshape(matrix.times(columns, signed), [3 * count, last - first])
-        return tf.reshape(tf.transpose(levels), [last - first, count, 3])
+        some = tf.shape(samples)[2]
+        levels = own.times(tf.reshape(samples, tf.stack([own.last - own.first, 3 * some])), signed)
+        return tf.reshape(tf.transpose(tf.reshape(levels, tf.stack([-1, some]))), [-1, 3])
 
-    return _in_slices(rows, height, 3 * tf.maximum(width, count))
+    pixels = _concatenated(one, -(-height // rows) * across, [None, 3])
+    return tf.reshape(pixels, tf.stack([height, count, 3]))
 
 
 def _vertical(
     image: tf.Tensor,
     above: tf.Tensor,
-    part: Window,
-    weights: Callable[[tf.Tensor, tf.Tensor], _Weights],
+    matrix: _MatrixMaker,
+    count: tf.Tensor,
     signed: bool,
 ) -> tf.Tensor:
     """Resamples the rows: uint8 [h, w, 3], whose first row is the source's row `above`, to [count, w, 3]."""
     shape = tf.shape(image)
     height, width = shape[0], shape[1]
-
-    def rows(first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
-        own = weights(part.top + first, last - first)
-        top, bottom = own.start[0], own.last
-        samples = tf.reshape(image[top - above : bottom - above], [bottom - top, 3 * width])
-        levels = _Matrix.of(own._replace(start=own.start - top), bottom - top).times(samples, signed)
-        return tf.reshape(levels, [last - first, width, 3])
-
     # A slice of the result needs its share of the input's rows, or as many rows as it has itself.
-    per_row = 3 * width * tf.maximum(height, part.height) // part.height
-    return _in_slices(rows, part.height, per_row)
+    outputs = tf.maximum(_SLICE_ELEMENTS // (3 * width * -(-tf.maximum(height, count) // count)), 1)
+
+    def one(i: tf.Tensor) -> tf.Tensor:
+        own = _some(matrix, i * outputs, outputs, count)
+        samples = image[own.first - above : own.last - above]
+        return own.times(tf.reshape(samples, tf.stack([own.last - own.first, 3 * width])), signed)
+
+    rows = _concatenated(one, -(-count // outputs), [None, None])
+    return tf.reshape(rows, tf.stack([count, width, 3]))
 
 
-def _in_slices(rows: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], count: tf.Tensor, per_row: tf.Tensor) -> tf.Tensor:
-    """Puts together `rows(first, last)` for slices of `0:count`, so that each works on a bounded number of samples."""
-    step = tf.maximum(_SLICE_ELEMENTS // per_row, 1)
-    slices = -(-count // step)
+def _some(matrix: _MatrixMaker, first: tf.Tensor, outputs: tf.Tensor, count: tf.Tensor) -> _Matrix:
+    return matrix(first, tf.minimum(outputs, count - first))
+
+
+def _concatenated(one: Callable[[tf.Tensor], tf.Tensor], slices: tf.Tensor, shape: list[int | None]) -> tf.Tensor:
+    """`one(i)` for every slice, so that each works on a bounded number of samples; uint8, one after another."""
 
     def body(i: tf.Tensor, parts: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-        return i + 1, parts.write(i, rows(i * step, tf.minimum((i + 1) * step, count)))
+        return i + 1, parts.write(i, one(i))
 
-    def several() -> tf.Tensor:
-        empty = tf.TensorArray(tf.uint8, size=slices, element_shape=[None, None, 3], infer_shape=False)
-        start = [tf.constant(0), empty]
-        return tf.while_loop(lambda i, _: i < slices, body, start, parallel_iterations=_PARALLEL_SLICES)[1].concat()
-
-    result = tf.cond(slices <= 1, lambda: rows(tf.constant(0), count), several)
-    return tf.ensure_shape(result, [None, None, 3])
+    empty = tf.TensorArray(tf.uint8, size=slices, element_shape=shape, infer_shape=False)
+    start = [tf.constant(0), empty]
+    return tf.while_loop(lambda i, _: i < slices, body, start, parallel_iterations=_PARALLEL_SLICES)[1].concat()

@@ -158,8 +158,10 @@ def test_a_window_is_the_same_part_of_the_whole(run, resample, order):
     np.testing.assert_array_equal(part, whole[7:48, 30:52])
 
 
-def test_slices_do_not_show(monkeypatch):
+@pytest.mark.parametrize("elements", [1000, 100])
+def test_slices_do_not_show(monkeypatch, elements):
+    """Of several rows each, or of a part of one row where even that is too long."""
     image = noise(120, 90)
     whole = compiled("bicubic", "pillow-12")(np.asarray(image), [40, 50])
-    monkeypatch.setattr(module, "_SLICE_ELEMENTS", 1000)
+    monkeypatch.setattr(module, "_SLICE_ELEMENTS", elements)
     np.testing.assert_array_equal(compiled("bicubic", "pillow-12")(np.asarray(image), [40, 50]), whole)
