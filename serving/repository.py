@@ -358,8 +358,12 @@ class Repository:
             return None
         return self._states[name][max(wanted)]
 
-    def close(self, timeout: float | None = None) -> None:
-        """Stops polling and unloads everything, waiting for runs in flight up to the timeout in seconds."""
+    def close(self, timeout: float | None = None) -> bool:
+        """Stops polling and unloads everything, waiting for runs in flight up to the timeout in seconds.
+
+        Returns:
+            Whether all of them ended in time.
+        """
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
@@ -372,6 +376,7 @@ class Repository:
         deadline = None if timeout is None else time.monotonic() + timeout
         for thread in threads:
             thread.join(None if deadline is None else max(deadline - time.monotonic(), 0))
+        return not any(thread.is_alive() for thread in threads)
 
 
 def _start(target: Callable[..., None], *arguments: object) -> threading.Thread:

@@ -138,8 +138,12 @@ class Server:
         assert self._repository is not None, "call start() first"
         return self._repository.wait_available(self._repository.names(), timeout, "servable")
 
-    def stop(self, grace: float = 30.0) -> None:
-        """Stops accepting, lets what is in flight finish within `grace` seconds, and unloads."""
+    def stop(self, grace: float = 30.0) -> bool:
+        """Stops accepting, lets what is in flight finish within `grace` seconds, and unloads.
+
+        Returns:
+            Whether all that was in flight ended in time.
+        """
         self._stopping.set()
         deadline = time.monotonic() + grace
         closers = [
@@ -149,9 +153,8 @@ class Server:
             closer.start()
         for closer in closers:
             closer.join()
-        if self._repository is not None:
-            self._repository.close(max(deadline - time.monotonic(), 0.1))
         self._grpc = self._rest = None
+        return self._repository is None or self._repository.close(max(deadline - time.monotonic(), 0.1))
 
 
 def _is_free(port: int) -> bool:
@@ -212,6 +215,12 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
 
 
+def _say(text: str) -> None:
+    """A line on stderr; where that is a file on a full disk or a closed pipe, serving matters more."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def _serve(flags: Flags) -> int:
     stop = threading.Event()
 
@@ -236,9 +245,7 @@ def _serve(flags: Flags) -> int:
             ports = server.ports
             rest = f", REST at http://0.0.0.0:{ports.rest}" if ports.rest else ""
             seconds = time.monotonic() - started
-            print(
-                f"Serving: gRPC at 0.0.0.0:{ports.grpc}{rest} (ready in {seconds:.1f} s)", file=sys.stderr, flush=True
-            )
+            _say(f"Serving: gRPC at 0.0.0.0:{ports.grpc}{rest} (ready in {seconds:.1f} s)")
         except Exception as error:
             if not isinstance(error, VitrinaError):
                 _LOG.exception("the server could not be started")
@@ -250,10 +257,12 @@ def _serve(flags: Flags) -> int:
     while not stop.wait(3600):
         pass
     if failure:
-        print(f"vitrina serve: {failure[0]}", file=sys.stderr, flush=True)
+        _say(f"vitrina serve: {failure[0]}")
         return getattr(failure[0], "exit_code", 1)
     if starter.is_alive():  # still importing or loading: nothing is in flight, and that cannot be interrupted
         os._exit(0)
     _LOG.info("stopping", extra={"grace_seconds": flags.shutdown_grace_seconds})
-    server.stop(flags.shutdown_grace_seconds)
+    if not server.stop(flags.shutdown_grace_seconds):
+        _LOG.warning("what is still in flight is given up")
+        os._exit(0)  # the interpreter would wait for its threads
     return 0

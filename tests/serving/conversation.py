@@ -170,6 +170,11 @@ class Conversation:
         text = self.hide(text_format.MessageToString(response))
         return {"code": "OK", "details": "", "response_textproto": text}
 
+    def stop(self, grace: float) -> bool:
+        """Stops our server, and says whether all that was in flight ended in time."""
+        assert self._server is not None
+        return self._server.stop(grace)
+
     def close(self) -> None:
         """Ends the server."""
         self.channel.close()

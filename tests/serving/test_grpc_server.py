@@ -285,6 +285,17 @@ def test_health_watch_ends_with_the_call(slow_server: Conversation) -> None:
     call.cancel()
 
 
+def test_stopping_waits_no_longer_than_it_may(slow_server: Conversation) -> None:
+    """The last of the tests with this server."""
+    slow = prediction_service_pb2_grpc.PredictionServiceStub(slow_server.channel)
+    future = slow.Predict.future(request("slow", x=floats(1)), timeout=30)
+    time.sleep(SLOW_SECONDS / 5)
+    started = time.monotonic()
+    assert slow_server.stop(grace=SLOW_SECONDS / 5) is False
+    assert time.monotonic() - started < SLOW_SECONDS * 0.8
+    assert future.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
 def test_big_tensors_both_ways(golden_server: Conversation) -> None:
     values = np.random.default_rng(0).normal(size=2_000_000)
     sent = tensor(types_pb2.DT_DOUBLE, (len(values),), tensor_content=values.tobytes())

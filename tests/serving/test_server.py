@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -402,5 +403,12 @@ def test_wrong_usage_exits_with_2_and_failures_with_1(
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
         taken.listen()
-        assert main([f"--port={taken.getsockname()[1]}", "--model_base_path=/m"]) == 1
+        words = [f"--port={taken.getsockname()[1]}", "--model_base_path=/m"]
+        assert main(words) == 1
         assert len(capsys.readouterr().err.splitlines()) == 1
+        codes = []
+        # A log on a full disk, which cannot be closed without an error either.
+        with contextlib.suppress(OSError), open("/dev/full", "w") as full, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stderr", full)
+            codes.append(main(words))
+        assert codes == [1]
