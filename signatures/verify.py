@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from signatures import base_path, pictures
+from signatures import base_path, pictures, side_by_side
 from signatures.checkpoint import Checkpoint, restore
 from signatures.errors import UsageError
 from signatures.quiet import quiet_transformers
@@ -90,6 +90,16 @@ class Report:
         return ""
 
     @property
+    def worst(self) -> Row:
+        """The picture that differs most: unread, else by grey levels, features and outputs."""
+
+        def severity(row: Row) -> tuple[float, ...]:
+            figures = (row.grey_max, row.features_max, row.output_max)
+            return (float(bool(row.error)), *(float("inf") if np.isnan(value) else value for value in figures))
+
+        return max(self.rows, key=severity)
+
+    @property
     def agreement(self) -> float:
         """The share of pictures whose best answer is the same."""
         return sum(row.agrees for row in self.rows) / len(self.rows)
@@ -151,21 +161,30 @@ class Report:
         return ""
 
 
-def verify(base_or_version: str | Path, *, images: Sequence[str | Path] | None = None) -> Report:
+def verify(
+    base_or_version: str | Path,
+    *,
+    images: Sequence[str | Path] | None = None,
+    plot: str | Path | None = None,
+) -> Report:
     """Measures a servable against the checkpoint that it was exported from.
 
     Args:
         base_or_version: A servable's base path (its latest version) or one version's folder.
         images: Files, or folders of files, to ask about; None draws pictures in every supported format.
+        plot: A file for a picture of the worst case: reference, servable and difference side by side.
 
     Returns:
         The differences per picture.
 
     Raises:
         UsageError: There is no servable, it carries no checkpoint, or an image cannot be read.
+        VitrinaError: The picture cannot be written.
     """
     import tensorflow as tf
 
+    if plot is not None:
+        side_by_side.check(Path(plot))
     version = base_path.resolve(Path(base_or_version))
     card = Card.read(version)
     chosen = pictures.many() if images is None else _read(images)
@@ -174,12 +193,17 @@ def verify(base_or_version: str | Path, *, images: Sequence[str | Path] | None =
     with quiet_transformers():
         checkpoint = restore(version, card, loaded)
         rows = [_row(name, data, loaded.signatures, checkpoint, task) for name, data in chosen.items()]
-    return Report(
-        task=card.task,
-        reference=card.source.cls,
-        rows=tuple(rows),
-        output_tolerance=OUTPUT_TOLERANCE[str(card.extra.get("dtype", "float32"))],
-    )
+        report = Report(
+            task=card.task,
+            reference=card.source.cls,
+            rows=tuple(rows),
+            output_tolerance=OUTPUT_TOLERANCE[str(card.extra.get("dtype", "float32"))],
+        )
+        if plot is not None:
+            name = report.worst.image
+            pair = _levels(_open(name, chosen[name]), chosen[name], loaded.signatures["preprocess"], checkpoint)
+            side_by_side.save(Path(plot), *pair, title=f"{Path(name).name}, beside {card.source.cls}")
+    return report
 
 
 def _read(images: Iterable[str | Path]) -> dict[str, bytes]:
@@ -252,6 +276,19 @@ def _grey(got: NDArray[Any], want: NDArray[Any], image: Any, checkpoint: Checkpo
     inside = np.abs(_ungrey(want, checkpoint) - grey) < 0.25
     distances = np.abs(np.rint(_ungrey(got, checkpoint)) - grey)[inside]
     return (float(distances.max()), float(distances.mean())) if distances.size else (0.0, 0.0)
+
+
+def _levels(
+    image: Any, data: bytes, preprocess: Any, checkpoint: Checkpoint
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What the model sees of one picture, in grey levels, [h, w, 3]: from the checkpoint, and from the servable."""
+    import tensorflow as tf
+
+    got = preprocess(image_bytes=tf.constant([data]))["pixel_values"].numpy()[0]
+    pair = [_ungrey(values, checkpoint) for values in (checkpoint.features(image)["pixel_values"], got)]
+    if checkpoint.card.preprocessing.get("data_format") != "channels_last":
+        pair = [np.transpose(values, (1, 2, 0)) for values in pair]
+    return pair[0], pair[1]
 
 
 def _ungrey(features: NDArray[Any], checkpoint: Checkpoint) -> NDArray[np.float64]:

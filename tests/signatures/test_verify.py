@@ -4,13 +4,14 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from signatures import pictures
+from signatures import pictures, side_by_side
 from signatures.base_path import latest
-from signatures.errors import UsageError
+from signatures.errors import UsageError, VitrinaError
 from signatures.verify import Report, Row, difference, verify
 
 
@@ -46,6 +47,64 @@ def test_an_answer_that_differs_is_a_breach(tiny_servable: Path, tmp_path: Path,
     assert not report.holds
     assert "in its outputs" in report.breach
     assert "differs" in report.table()
+
+
+def test_a_servable_that_resizes_otherwise_is_a_breach_and_is_shown(
+    tiny_servable: Path, tmp_path: Path, photos: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The graph resizes bilinearly, while the checkpoint that it says it comes from does so bicubically."""
+    from PIL import Image
+
+    from vitrina.cli import main
+
+    copy = Path(shutil.copytree(latest(tiny_servable), tmp_path / "copy"))
+    settings = copy / "assets.extra" / "checkpoint" / "preprocessor_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "resample": 3}))
+    (tmp_path / "a.png").write_bytes(photos[2])
+    arguments = [
+        "verify",
+        str(copy),
+        "--images",
+        str(tmp_path / "a.png"),
+        "--plot",
+        str(tmp_path / "worst.png"),
+        "--json",
+    ]
+    assert main(arguments) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert "grey levels before rescaling" in found["breach"]
+    reference, servable, distance = panels(Image.open(tmp_path / "worst.png"))
+    shown = np.abs(reference.astype(int) - servable)
+    assert shown.max() == found["grey_levels_max"] > 0
+    np.testing.assert_array_equal(distance, shown * (255 // shown.max()))
+
+
+def panels(picture: Any) -> list[np.ndarray[Any, Any]]:
+    """The three panels of 32 pixels a side, each pixel a square of eight."""
+    pixels = np.asarray(picture)[44 : 44 + 256]
+    return [pixels[4::8, left + 4 : left + 256 : 8] for left in (12, 280, 548)]
+
+
+def test_pictures_of_other_sizes_and_unwritable_ones(tmp_path: Path) -> None:
+    side_by_side.save(tmp_path / "a.png", np.zeros((700, 20, 3)), np.full((1, 1, 3), np.nan), title="\u2603")
+    assert (tmp_path / "a.png").stat().st_size > 0
+    with pytest.raises(UsageError, match="names no format"):
+        side_by_side.check(tmp_path / "worst")
+    with pytest.raises(UsageError, match="There is no folder"):
+        side_by_side.check(tmp_path / "none" / "worst.png")
+    (tmp_path / "b.png").mkdir()
+    with pytest.raises(VitrinaError, match="cannot be written"):
+        side_by_side.save(tmp_path / "b.png", np.zeros((2, 2, 3)), np.zeros((2, 2, 3)), title="")
+
+
+def test_the_worst_picture_is_the_one_that_differs_most() -> None:
+    rows = (row(), row(image="b", grey_max=1.0), row(image="c", features_max=float("nan")))
+    report = Report(task="t", reference="R", rows=rows, output_tolerance=1e-4)
+    assert report.worst.image == "b"
+    assert Report(task="t", reference="R", rows=(rows[0], rows[2]), output_tolerance=1e-4).worst.image == "c"
+    assert (
+        Report(task="t", reference="R", rows=(*rows, row(image="d", error="x")), output_tolerance=1).worst.image == "d"
+    )
 
 
 def test_drawn_pictures_cover_what_is_promised() -> None:

@@ -16,6 +16,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", nargs="+", type=Path, metavar="PATH", help="images to compare on (files or folders)"
     )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="save the worst case: reference, servable and difference side by side"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document with every figure")
 
 
@@ -23,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the figures; 1 where parity does not hold."""
     from signatures.verify import verify
 
-    report = verify(arguments.base, images=arguments.images)
+    report = verify(arguments.base, images=arguments.images, plot=arguments.plot)
     if arguments.json:
         print(json.dumps(report.to_json(), indent=2))
     else:
