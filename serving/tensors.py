@@ -14,12 +14,12 @@ import numpy.typing as npt
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow.python.framework import dtypes
 
-__all__ = ["ParseError", "encode", "encode_content", "from_values", "parse", "type_name"]
+__all__ = ["FIELDS", "ParseError", "encode", "encode_content", "from_values", "parse", "type_name"]
 
 Array = npt.NDArray[Any]
 
 # The field that holds the values of a dtype. Half and bfloat16 are stored as their bits in half_val.
-_FIELDS: dict[int, str] = {
+FIELDS: dict[int, str] = {
     types_pb2.DT_FLOAT: "float_val",
     types_pb2.DT_DOUBLE: "double_val",
     types_pb2.DT_INT32: "int_val",
@@ -45,6 +45,8 @@ _FIELDS: dict[int, str] = {
 _BITS = (types_pb2.DT_HALF, types_pb2.DT_BFLOAT16)
 _COMPLEX = {types_pb2.DT_COMPLEX64: np.float32, types_pb2.DT_COMPLEX128: np.float64}
 _MAX_ELEMENTS = (1 << 63) - 1
+# A few bytes can ask for any size; what is filled up beyond the values that came stays below this.
+_MAX_FILLED = 1 << 30
 
 
 class ParseError(ValueError):
@@ -65,8 +67,9 @@ def _numpy(dtype: int) -> np.dtype[Any]:
 
 
 def _shape(proto: tensor_pb2.TensorProto) -> tuple[int, ...]:
-    if proto.tensor_shape.unknown_rank or len(proto.tensor_shape.dim) > 254:
-        raise ParseError("unknown rank, or more than 254 dimensions")
+    # `unknown_rank` is not looked at, as in TensorFlow.
+    if len(proto.tensor_shape.dim) > 254:
+        raise ParseError("more than 254 dimensions")
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     count = 1
     for size in shape:
@@ -85,12 +88,12 @@ def parse(proto: tensor_pb2.TensorProto) -> Array:
     Raises:
         ParseError: No such tensor exists.
     """
-    if proto.dtype not in _FIELDS:
+    if proto.dtype not in FIELDS:
         raise ParseError(f"dtype {proto.dtype}")
     shape = _shape(proto)
     if proto.tensor_content and 0 not in shape:
         return _from_content(proto, shape)
-    return from_values(proto.dtype, getattr(proto, _FIELDS[proto.dtype]), shape)
+    return from_values(proto.dtype, getattr(proto, FIELDS[proto.dtype]), shape)
 
 
 def _from_content(proto: tensor_pb2.TensorProto, shape: tuple[int, ...]) -> Array:
@@ -143,9 +146,11 @@ def from_values(dtype: int, values: Any, shape: tuple[int, ...]) -> Array:
     count = 1
     for size in shape:
         count *= size
+    kind = _numpy(dtype)
+    if (count - len(values)) * kind.itemsize > _MAX_FILLED:
+        raise ParseError("more elements than there are values and memory for")
     if dtype == types_pb2.DT_STRING:
         return _strings(values, shape, count)
-    kind = _numpy(dtype)
     try:
         given = _given(dtype, values, kind)
         if len(given) == count:
@@ -205,7 +210,7 @@ def encode(array: Array, dtype: int, into: tensor_pb2.TensorProto | None = None)
         if array.size:
             proto.MergeFromString(packed)
         return proto
-    getattr(proto, _FIELDS[dtype]).extend(_values(array, dtype))
+    getattr(proto, FIELDS[dtype]).extend(_values(array, dtype))
     return proto
 
 
