@@ -23,17 +23,23 @@ SCHEDULE = Schedule()
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Declares `pipeline run`, `pipeline show` and `pipeline rollback` with their options."""
+    """Declares the actions with their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     running = actions.add_parser("run", help="ingest, validate, train, evaluate, bless, push", allow_abbrev=False)
     _run_options(running)
+    _local_options(running)
+    compiling = actions.add_parser("compile", help="write the same pipeline as a job for Vertex AI", allow_abbrev=False)
+    _run_options(compiling)
+    _compile_options(compiling)
+    submitting = actions.add_parser("submit", help="start a compiled job on Vertex AI", allow_abbrev=False)
+    _submit_options(submitting)
     showing = actions.add_parser("show", help="what a run did, from its metadata", allow_abbrev=False)
     showing.add_argument("--root", required=True, type=Path, help="the --root that the pipeline ran with")
     showing.add_argument("--name", default=DEFAULTS["name"], help="the pipeline's name (default: %(default)s)")
     showing.add_argument("--json", action="store_true", help="as one JSON object")
     back = actions.add_parser("rollback", help="serve the version before the latest again", allow_abbrev=False)
     back.add_argument("--serving-dir", required=True, type=Path, help="the TF Serving base path")
-    for action in (running, showing, back):
+    for action in (running, compiling, submitting, showing, back):
         # The flag is known to the command itself; here it may stand after the action as well.
         action.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
@@ -47,7 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         The exit code.
     """
-    actions: Mapping[str, Callable[[argparse.Namespace], int]] = {"run": _run, "show": _show, "rollback": _rollback}
+    actions: Mapping[str, Callable[[argparse.Namespace], int]] = {
+        "run": _run,
+        "compile": _compile,
+        "submit": _submit,
+        "show": _show,
+        "rollback": _rollback,
+    }
     return actions[arguments.action](arguments)
 
 
@@ -90,7 +102,25 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--beam-arg", action="append", default=[], metavar="ARG", help="an option for Beam, such as --runner=..."
     )
-    how.add_argument("--json", action="store_true", help="print the outcome as one JSON object")
+
+
+def _local_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the outcome as one JSON object")
+
+
+def _compile_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--for", required=True, choices=["vertex"], dest="target", help="where it is to run")
+    parser.add_argument(
+        "--out", required=True, type=Path, help="the file to write: *.json, or *.yaml for the spec alone"
+    )
+    parser.add_argument("--image", required=True, help="a container image with vitrina[tfx] and kfp-pipeline-spec")
+
+
+def _submit_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", metavar="FILE", type=Path, help="what `vitrina pipeline compile` wrote")
+    parser.add_argument("--project", required=True, help="the Google Cloud project")
+    parser.add_argument("--location", required=True, help="the region, such as europe-west4")
+    parser.add_argument("--service-account", help="the account that the components run as")
 
 
 def _number(group: Any, name: str, kind: type, defaults: Mapping[str, Any], told: str) -> None:
@@ -101,30 +131,44 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipelines import local
 
     started = time.monotonic()
-    schedule = Schedule(**{field.name: getattr(arguments, field.name) for field in fields(Schedule)})
-    result = local.run(
-        data=arguments.data,
-        model=arguments.model,
-        root=arguments.root,
-        serving_dir=arguments.serving_dir,
-        schedule=schedule,
-        verbose=getattr(arguments, "verbose", False),
-        name=arguments.name,
-        threshold=arguments.threshold,
-        max_loss=arguments.max_loss,
-        eval_share=arguments.eval_share,
-        max_bad_share=arguments.max_bad_share,
-        accept_anomalies=arguments.accept_anomalies,
-        server=arguments.server,
-        max_latency_ms=arguments.max_latency_ms,
-        keep=arguments.keep,
-        cache=not arguments.no_cache,
-        beam_args=tuple(arguments.beam_arg),
-    )
+    result = local.run(verbose=getattr(arguments, "verbose", False), **_settings(arguments))
     if arguments.json:
         print(json.dumps(_as_json(result), indent=2))
     else:
         _print_result(result, time.monotonic() - started)
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options as `local.run` and `compiled.compile` take them."""
+    names = [field.name for field in fields(Settings) if hasattr(arguments, field.name)]
+    schedule = Schedule(**{field.name: getattr(arguments, field.name) for field in fields(Schedule)})
+    return {
+        **{name: getattr(arguments, name) for name in names},
+        "schedule": schedule,
+        "cache": not arguments.no_cache,
+        "beam_args": tuple(arguments.beam_arg),
+    }
+
+
+def _compile(arguments: argparse.Namespace) -> int:
+    from pipelines.compiled import compile
+
+    path = compile(image=arguments.image, out=arguments.out, **_settings(arguments))
+    print(path)
+    return 0
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    from pipelines.compiled import submit
+
+    name = submit(
+        arguments.job,
+        project=arguments.project,
+        location=arguments.location,
+        service_account=arguments.service_account,
+    )
+    print(name)
     return 0
 
 

@@ -18,6 +18,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from pipelines.data import EVAL, TRAIN, find
 from pipelines.runners import beam_args
 from pipelines.settings import Settings
 
@@ -26,32 +27,36 @@ __all__ = ["build"]
 RUN_FN = "pipelines.trainer.run_fn"
 
 
-def build(settings: Settings, *, started: str) -> Any:
+def build(settings: Settings, *, started: str, pipeline_root: str | None = None) -> Any:
     """The pipeline as TFX takes it.
 
     Args:
         settings: What to run on what.
         started: A string that no other run has; keeps the push out of the cache.
+        pipeline_root: Where artifacts go in a cluster, which keeps its own metadata and whose data is not looked at
+            from here; None is a run on this machine.
 
     Returns:
-        A `tfx.v1.dsl.Pipeline` with SQLite metadata below `settings.root`.
+        A `tfx.v1.dsl.Pipeline`, on this machine with SQLite metadata below `settings.root`.
 
     Raises:
         UsageError: The data folder is missing or holds no classes.
     """
     from tfx import v1 as tfx
 
+    here = pipeline_root is None
+    sqlite = tfx.orchestration.metadata.sqlite_metadata_connection_config
     return tfx.dsl.Pipeline(
         pipeline_name=settings.name,
-        pipeline_root=str(settings.root / "artifacts"),
-        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(str(settings.metadata)),
-        components=_components(settings, started),
+        pipeline_root=pipeline_root or str(settings.root / "artifacts"),
+        metadata_connection_config=sqlite(str(settings.metadata)) if here else None,
+        components=_components(settings, started, fingerprint=find(settings.data).fingerprint if here else ""),
         enable_cache=settings.cache,
         beam_pipeline_args=beam_args(settings.beam_args),
     )
 
 
-def _components(settings: Settings, started: str) -> list[Any]:
+def _components(settings: Settings, started: str, *, fingerprint: str) -> list[Any]:
     import tensorflow_data_validation as tfdv
     from tfx import v1 as tfx
 
@@ -61,11 +66,15 @@ def _components(settings: Settings, started: str) -> list[Any]:
     from pipelines.components.model_report import ModelReport
     from pipelines.components.serving_check import ServingCheck
     from pipelines.components.skew_check import SkewCheck
-    from pipelines.data import EVAL, TRAIN
     from pipelines.evaluation import eval_config
     from pipelines.examples import MEASURES
 
-    images = ImageGen(data=settings.data, eval_share=settings.eval_share, max_bad_share=settings.max_bad_share)
+    images = ImageGen(
+        data=settings.data,
+        fingerprint=fingerprint,
+        eval_share=settings.eval_share,
+        max_bad_share=settings.max_bad_share,
+    )
     examples = images.outputs["examples"]
     statistics = tfx.components.StatisticsGen(
         examples=examples, stats_options=tfdv.StatsOptions(feature_allowlist=list(MEASURES))

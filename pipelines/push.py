@@ -15,6 +15,8 @@ __all__ = ["Pushed", "push", "rollback", "same_servable"]
 
 GRAPH = "saved_model.pb"
 EXTRA = "assets.extra"
+BUCKETS = "/gcs"
+"""Where Vertex AI mounts buckets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +62,7 @@ def push(model: Path, base: Path, *, keep: int | None = None, extra: Sequence[Pa
     present = base_path.versions(base)
     if present and same_servable(present[max(present)], model, apart_from={path.name for path in extra}):
         return Pushed(path=present[max(present)], version=max(present), new=False, removed=_trim(base, keep))
-    with base_path.new_version(base) as (staging, final):
-        _copy(model, staging, extra)
+    final = _write(base, model, extra)
     return Pushed(path=final, version=int(final.name), new=True, removed=_trim(base, keep))
 
 
@@ -83,8 +84,7 @@ def rollback(base: Path) -> Pushed:
     if len(present) < 2:
         raise UsageError(f"{base} holds {len(present)} version(s), but a rollback needs an earlier one to go back to.")
     earlier = present[sorted(present)[-2]]
-    with base_path.new_version(base) as (staging, final):
-        _copy(earlier, staging)
+    final = _write(base, earlier, ())
     return Pushed(path=final, version=int(final.name), new=True)
 
 
@@ -97,6 +97,18 @@ def same_servable(one: Path, other: Path, *, apart_from: Container[str] = ()) ->
         apart_from: Names in `assets.extra` that do not count.
     """
     return _digest(one, apart_from) == _digest(other, apart_from)
+
+
+def _write(base: Path, model: Path, extra: Sequence[Path]) -> Path:
+    """The next version's folder. In a mounted bucket folders are not renamed: there, `saved_model.pb` comes last."""
+    if not base.is_relative_to(BUCKETS):
+        with base_path.new_version(base) as (staging, final):
+            _copy(model, staging, extra)
+        return final
+    final = base / str(max(base_path.versions(base), default=0) + 1)
+    final.mkdir(parents=True)
+    _copy(model, final, extra)
+    return final
 
 
 def _copy(model: Path, staging: Path, extra: Sequence[Path] = ()) -> None:
@@ -118,11 +130,17 @@ def _trim(base: Path, keep: int | None) -> tuple[int, ...]:
     present = base_path.versions(base)
     doomed = sorted(present)[:-keep]
     for version in doomed:
-        # Out of the poller's sight first, so that no half-removed version is ever seen.
-        hidden = present[version].with_name(f".removing-{present[version].name}")
-        present[version].rename(hidden)
-        shutil.rmtree(hidden, ignore_errors=True)
+        _remove(present[version])
     return tuple(doomed)
+
+
+def _remove(version: Path) -> None:
+    """Out of the poller's sight first, so that no half-removed version is ever seen."""
+    if version.is_relative_to(BUCKETS):
+        (version / GRAPH).unlink(missing_ok=True)
+    else:
+        version = version.rename(version.with_name(f".removing-{version.name}"))
+    shutil.rmtree(version, ignore_errors=True)
 
 
 def _digest(folder: Path, apart_from: Container[str]) -> str:

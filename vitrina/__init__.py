@@ -50,7 +50,9 @@ __all__ = ["__version__", "demo", "k8s", "pipeline", "serve", *_HOMES]
 k8s = Group("k8s", {"render": "k8s.render"})
 """`vitrina.k8s.render(...)`."""
 
-pipeline = Group("pipeline", {"run": "pipelines.local"})
+pipeline = Group(
+    "pipeline", {"run": "pipelines.local", "compile": "pipelines.compiled", "submit": "pipelines.compiled"}
+)
 """`vitrina.pipeline.run(...)`."""
 
 

@@ -23,7 +23,7 @@ REPORT_FILE = "anomalies.txt"
 class DataVerdict(Artifact):  # type: ignore[misc]
     """There only where the data passed: `anomalies.txt` with what was tolerated."""
 
-    TYPE_NAME = "VitrinaDataVerdict"
+    TYPE_NAME = "pipelines.DataVerdict"
 
 
 class DataGateSpec(ComponentSpec):  # type: ignore[misc]

@@ -33,7 +33,7 @@ REPORT_FILE = "report.json"
 class IngestReport(Artifact):  # type: ignore[misc]
     """What was read and what was set aside: `report.json`."""
 
-    TYPE_NAME = "VitrinaIngestReport"
+    TYPE_NAME = "pipelines.IngestReport"
 
 
 class ImageGenSpec(ComponentSpec):  # type: ignore[misc]
@@ -84,6 +84,7 @@ class ImageGen(BaseBeamComponent):  # type: ignore[misc]
 
     Args:
         data: As the command takes it (see `pipelines.data`).
+        fingerprint: Changes with the data, for the cache.
         eval_share: The share held out by content hash, where `data` gives no split of its own.
         max_bad_share: How large a share of unreadable files is set aside rather than an error, 0 to 1.
     """
@@ -91,11 +92,11 @@ class ImageGen(BaseBeamComponent):  # type: ignore[misc]
     SPEC_CLASS = ImageGenSpec
     EXECUTOR_SPEC = BeamExecutorSpec(Executor)
 
-    def __init__(self, *, data: str, eval_share: float, max_bad_share: float) -> None:
+    def __init__(self, *, data: str, fingerprint: str, eval_share: float, max_bad_share: float) -> None:
         super().__init__(
             spec=ImageGenSpec(
                 data=data,
-                fingerprint=find(data).fingerprint,
+                fingerprint=fingerprint,
                 eval_share=float(eval_share),
                 max_bad_share=float(max_bad_share),
                 examples=tfx.dsl.Channel(type=standard_artifacts.Examples),

@@ -35,7 +35,7 @@ MISTAKES = 24
 class PeopleCard(Artifact):  # type: ignore[misc]
     """`model_card.md` and `model_card.html`."""
 
-    TYPE_NAME = "VitrinaModelCard"
+    TYPE_NAME = "pipelines.PeopleCard"
 
 
 class ModelReportSpec(ComponentSpec):  # type: ignore[misc]

@@ -30,7 +30,7 @@ IMAGES = 64
 class SkewReport(Artifact):  # type: ignore[misc]
     """What was compared: `skew.json`."""
 
-    TYPE_NAME = "VitrinaSkewReport"
+    TYPE_NAME = "pipelines.SkewReport"
 
 
 class SkewCheckSpec(ComponentSpec):  # type: ignore[misc]
