@@ -262,9 +262,9 @@ def grpc_difference(record: dict[str, Any], got: dict[str, Any]) -> str | None:
     if got["code"] != record["code"]:
         return f"code {got['code']} ({got['details']}), expected {record['code']}"
     if record["compare"] == "prefix":
-        good = got["details"].startswith(record["prefix"])
+        good = _any_formats(got["details"]).startswith(_any_formats(record["prefix"]))
     elif record["compare"] == "text":
-        good = got["details"] == record["details"]
+        good = _any_formats(got["details"]) == _any_formats(record["details"])
     else:
         answer = TYPES[record["service"], record["method"]][1]
         texts = []
@@ -277,6 +277,11 @@ def grpc_difference(record: dict[str, Any], got: dict[str, Any]) -> str | None:
             texts.append(re.sub(r'name: "\w+:\d+"', "", text) if record["method"] == "GetModelMetadata" else text)
         good = texts[0] == texts[1]
     return None if good else f"{got}, expected {record['details'] or record['response_textproto']}"
+
+
+def _any_formats(text: str) -> str:
+    """A newer TensorFlow's op reads, and lists, more image formats than the recorded one did."""
+    return re.sub(r"One of [\w, ]+ required", "One of ... required", text)
 
 
 def _known(text: str) -> str:
