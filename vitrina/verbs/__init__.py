@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 __all__ = ["PassedOn", "Verb", "found", "load"]
 
-_ORDER = ("export", "inspect", "verify", "serve", "predict", "bench", "pipeline", "k8s", "vertex", "demo")
+_ORDER = ("export", "inspect", "verify", "serve", "predict", "bench", "pipeline", "batch", "k8s", "vertex", "demo")
 
 
 @dataclass(frozen=True, kw_only=True)
