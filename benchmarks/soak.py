@@ -98,12 +98,7 @@ class Soak:
     def good_grpc(self) -> Callable[[], None]:
         """Right answers over one channel."""
         call = self.method("PredictionService/Predict", predict_pb2.PredictResponse)
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = "line"
-        tensor = request.inputs["x"]
-        tensor.dtype = 1
-        tensor.tensor_shape.dim.add(size=1)
-        tensor.float_val.append(1.0)
+        request = self.question([1.0])
 
         def act() -> None:
             answer = call(request, timeout=60)
@@ -111,10 +106,24 @@ class Soak:
 
         return act
 
+    def question(self, values: list[float]) -> Any:
+        """A PredictRequest with these numbers."""
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "line"
+        tensor = request.inputs["x"]
+        tensor.dtype = 1
+        tensor.tensor_shape.dim.add(size=len(values))
+        tensor.float_val.extend(values)
+        return request
+
+    def channel(self) -> Any:
+        """A connection of its own, without a limit to messages."""
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+        return grpc.insecure_channel(f"127.0.0.1:{self.grpc}", options=options)
+
     def method(self, name: str, answer: Any) -> Any:
         """A gRPC method on a channel of its own."""
-        channel = grpc.insecure_channel(f"127.0.0.1:{self.grpc}", options=[("grpc.use_local_subchannel_pool", 1)])
-        return channel.unary_unary(
+        return self.channel().unary_unary(
             f"/tensorflow.serving.{name}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=answer.FromString,
@@ -128,6 +137,34 @@ class Soak:
             connection.request("POST", "/v1/models/line:predict", body)
             assert connection.getresponse().status == 400
             connection.close()
+
+    def bad_grpc(self) -> None:
+        """Calls that have to be refused, and are: no message, a wrong dtype, an unknown model."""
+        with self.channel() as channel:
+            call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            wrong = self.question([])
+            wrong.inputs["x"].dtype = 7
+            wrong.inputs["x"].string_val.append(b"x")
+            unknown = self.question([1.0])
+            unknown.model_spec.name = "nobody"
+            for data in (b"\xff" * 100, wrong.SerializeToString(), unknown.SerializeToString()):
+                code = call.future(data, timeout=60).code()  # waits
+                assert code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
+
+    def huge_grpc(self) -> None:
+        """Two million numbers there and back."""
+        with self.channel() as channel:
+            call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            data = call(self.question([1.0] * 2_000_000).SerializeToString(), timeout=120)
+        assert len(predict_pb2.PredictResponse.FromString(data).outputs["y"].float_val) == 2_000_000
+
+    def cut_off_grpc(self) -> None:
+        """A call that is given up at once, and one whose connection goes away."""
+        with self.channel() as channel:
+            call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            data = self.question([1.0] * 100_000).SerializeToString()
+            call.future(data, timeout=60).cancel()
+            call.future(data, timeout=60)
 
     def huge(self) -> None:
         """A large body with a large answer, which is read."""
@@ -176,6 +213,8 @@ class Soak:
         acts = [("good REST", self.good_rest(), 0.0), ("good REST", self.good_rest(), 0.0)]
         acts += [("good gRPC", self.good_grpc(), 0.0), ("good gRPC", self.good_grpc(), 0.0)]
         acts += [("bad", self.bad, 0.1), ("huge", self.huge, 0.5), ("cut off", self.cut_off, 0.1)]
+        acts += [("bad gRPC", self.bad_grpc, 0.1), ("huge gRPC", self.huge_grpc, 0.5)]
+        acts += [("cut off gRPC", self.cut_off_grpc, 0.1)]
         acts += [("versions", self.versions, 0.1), ("reload", self.reload, 1.0)]
         threads = [threading.Thread(target=self.repeat, args=act) for act in acts]
         with contextlib.ExitStack() as stack:

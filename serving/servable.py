@@ -175,6 +175,10 @@ class Servable:
             return list(self._session._call_tf_sessionrun(options, feed, fetch, [], None))
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from None
+        except UnicodeDecodeError as error:
+            # An op quoted input that is not UTF-8. Python cannot raise that message, nor tell its code; ops that quote
+            # what they were given do so because they refuse it.
+            raise invalid_argument(error.object.decode("utf-8", "surrogateescape")) from None
         finally:
             if options is not None:
                 pywrap_tf_session.TF_DeleteBuffer(options)

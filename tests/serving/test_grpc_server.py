@@ -188,6 +188,13 @@ def test_what_is_no_message(golden_server: Conversation, data: bytes) -> None:
     assert refused(call, data) == ("INTERNAL", "")
 
 
+def test_messages_that_quote_bytes(stub: Any) -> None:
+    sent = tensor(types_pb2.DT_STRING, (1,), string_val=[b"\x80\xff"])
+    code, details = refused(stub.Predict, request("slope", examples=sent))
+    assert code == "INVALID_ARGUMENT"
+    assert details.startswith("Could not parse example input, value: '")
+
+
 def test_services_that_are_not_there(golden_server: Conversation) -> None:
     for method in ("/tensorflow.serving.SessionService/SessionRun", f"/{PREDICTION}/PredictStream", "/x/y"):
         call = golden_server.channel.unary_unary(method)

@@ -315,6 +315,12 @@ def test_bytes_that_are_not_utf_8_pass_through(golden_server: Conversation) -> N
     )
 
 
+def test_messages_that_quote_bytes_pass_them_through(golden_server: Conversation) -> None:
+    status, answer = golden_server.post("slope:predict", '{"instances": [{"b64": "gP+A"}]}')
+    assert status == 400
+    assert answer.startswith(b'{\n    "error": "Could not parse example input, value: \'\x80\xff\x80\'\\n')
+
+
 @pytest.mark.parametrize("bad", ["-_==", "YQ=", "Y", "YQ===", "YQ=Q", "\\u00e9"])
 def test_base64_is_standard_and_padded_rightly_or_not_at_all(golden_server: Conversation, bad: str) -> None:
     body = f'{{"signature_name": "plain", "inputs": [{{"b64": "{bad}"}}]}}'
