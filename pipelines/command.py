@@ -65,7 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("what and where")
-    where.add_argument("--data", required=True, help="images: class folders, a *.csv or *.jsonl manifest, or TFRecords")
+    where.add_argument(
+        "--data",
+        required=True,
+        help="images: class folders, a *.csv or *.jsonl manifest, TFRecords, or datasets:FOLDER",
+    )
     where.add_argument("--model", required=True, help="the checkpoint to start from: a folder or Hub id")
     where.add_argument("--root", required=True, help="where artifacts, metadata.sqlite and logs go")
     where.add_argument("--serving-dir", required=True, help="the TF Serving base path that is pushed to")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.data import absolute
 from pipelines.settings import Schedule, Settings
 from signatures.errors import MissingExtra, VitrinaError
 
@@ -104,7 +105,7 @@ def run(
 
     Args:
         data: A folder with one subfolder of images per class, or `train/` and `eval/` folders of such; a *.csv or
-            *.jsonl manifest; TFRecords with `image/encoded` (see `pipelines.data`).
+            *.jsonl manifest; TFRecords with `image/encoded`; `datasets:` and a folder or name (see `pipelines.data`).
         model: The checkpoint to start from: a folder or Hub id.
         root: Where artifacts, `metadata.sqlite` and logs go; used again by the next run.
         serving_dir: The TF Serving base path that a blessed model is pushed to.
@@ -123,7 +124,7 @@ def run(
         VitrinaError: A component failed.
     """
     chosen = Settings(
-        data=str(Path(data).absolute()),
+        data=absolute(data),
         model=str(Path(model).resolve()) if Path(model).is_dir() else str(model),
         root=Path(root).resolve(),
         serving_dir=Path(serving_dir).resolve(),

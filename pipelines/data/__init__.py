@@ -5,6 +5,7 @@
 | a folder with one subfolder of images per class | `folders.py` |
 | `*.csv`, `*.tsv` or `*.jsonl`: paths or URIs with labels | `manifests.py` |
 | a folder of, or a pattern for, TFRecords with `image/encoded` | `records.py` |
+| `datasets:` and a folder of Arrow or Parquet files, or a name | `hub_datasets.py` |
 
 Each file holds `accepts(data) -> bool` and `find(data) -> Data`. None of them reads an image: Beam's workers do.
 """
@@ -13,11 +14,24 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-__all__ = ["EVAL", "SPLIT_NAMES", "TRAIN", "Data", "Item", "find", "split_by_content"]
+__all__ = [
+    "EVAL",
+    "PREFIX",
+    "SPLIT_NAMES",
+    "TRAIN",
+    "Data",
+    "Item",
+    "absolute",
+    "find",
+    "split_by_content",
+    "split_named",
+]
 
 TRAIN = "train"
 EVAL = "eval"
@@ -25,7 +39,9 @@ SPLIT_NAMES = {"train": TRAIN, "training": TRAIN, "eval": EVAL, "test": EVAL, "v
 """What people call a split -> what it is here."""
 
 #: The order in which they are asked; folders take what is left.
-KINDS = ("manifests", "records", "folders")
+KINDS = ("hub_datasets", "manifests", "records", "folders")
+#: Before what Hugging Face's `datasets` keeps.
+PREFIX = "datasets:"
 BUCKETS = 1000
 
 
@@ -78,6 +94,25 @@ def find(data: str) -> Data:
     from pipelines.data import folders
 
     return folders.find(data)
+
+
+def absolute(data: str | Path) -> str:
+    """DATA as it is known from any working folder; a name stays one.
+
+    >>> absolute("/flowers/../roses")
+    '/flowers/../roses'
+    """
+    name = str(data).removeprefix(PREFIX)
+    prefix = str(data)[: len(str(data)) - len(name)]
+    if prefix and not Path(name).is_dir():
+        return str(data)
+    return prefix + str(Path(name).absolute())
+
+
+def split_named(path: str) -> str | None:
+    """The split that a file's name, or a folder on the way to it, says: `train-00000.parquet`, `test/part-0.arrow`."""
+    words = re.split(r"[^a-z]+", path.lower())
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
 
 
 def split_by_content(digest: str, eval_share: float) -> str:

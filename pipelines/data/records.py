@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import EVAL, SPLIT_NAMES, TRAIN, Data, Item, fingerprint
+from pipelines.data import EVAL, TRAIN, Data, Item, fingerprint, split_named
 from signatures.errors import UsageError
 
 __all__ = ["accepts", "find"]
@@ -60,8 +60,7 @@ def _below(folder: Path) -> list[Path]:
 def _split(path: Path, data: Path) -> str | None:
     """By the words in its name and in the folders between it and DATA."""
     inner = path.relative_to(data) if data.is_dir() else Path(path.name)
-    words = re.split(r"[^a-z]+", str(inner).lower())
-    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
+    return split_named(str(inner))
 
 
 def _read(pipeline: Any, *, files: tuple[tuple[str, str | None], ...]) -> Any:
