@@ -25,7 +25,8 @@ __all__ = ["MAX_PIXELS", "Decoded", "Processor", "compile_processor", "decode_ba
 MAX_PIXELS = 64_000_000
 """The default limit on what a file may claim, in pixels."""
 
-_PARALLEL_ITEMS = 16
+# Decoded pictures are large, so that this bounds the memory of a request; cores are shared by requests.
+_PARALLEL_ITEMS = 8
 
 
 class Decoded(NamedTuple):
@@ -293,7 +294,9 @@ def _each_of_any_size(item: Callable[[tf.Tensor], _Item], batch: tf.Tensor, spec
         fn_output_signature=((kept, *_REASON_AND_SIZE), tf.TensorSpec([3], tf.int32)),
         parallel_iterations=_PARALLEL_ITEMS,
     )
-    good = tf.concat([tf.boolean_mask(shapes, reason == ""), tf.ones([1, 3], tf.int32)], axis=0)
+    # Where none could be read, the zeros are as small as can be.
+    least = tf.constant([[side or 1 for side in specs["pixel_values"].shape]])
+    good = tf.concat([tf.boolean_mask(shapes, reason == ""), least], axis=0)
     wanted = good[0]
     same = tf.reduce_all(shapes == wanted, axis=1) & (reason == "")
     values = tf.map_fn(unpacked, (features["pixel_values"], same), fn_output_signature=specs["pixel_values"])

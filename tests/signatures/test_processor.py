@@ -88,3 +88,22 @@ def test_any_batch_size(served, count):
     answer = served([GOOD["png"]] * count)
     assert answer["pixel_values"].shape == (count, 3, 64, 48)
     assert answer["error"].shape == (count,)
+
+
+def test_pictures_that_keep_their_size_are_answered_where_they_agree():
+    settings = from_processor_config({**VIT, "do_resize": False, "do_rescale": False, "do_normalize": False})
+    processor = compile_processor(settings)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def run(image_bytes):
+        features, error, _ = decode_batch(image_bytes, processor)
+        return features["pixel_values"], error
+
+    pixels = np.moveaxis(np.asarray(noise(31, 51)), 2, 0)
+    values, error = run([b"", GOOD["bmp"], GOOD["png"], GOOD["bmp"]])
+    assert [bool(reason) for reason in error.numpy()] == [True, False, True, False]
+    assert b"another size than the first" in error.numpy()[2]
+    np.testing.assert_array_equal(values.numpy(), [0 * pixels, pixels, 0 * pixels, pixels])
+    values, error = run([b"", b"no image"])
+    assert values.shape == (2, 3, 1, 1)
+    assert all(error.numpy())
