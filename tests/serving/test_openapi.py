@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import base64
+import json
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from serving.inspection import inspect
 from serving.openapi import document
 from serving.targets import parse
 
 jsonschema = pytest.importorskip("jsonschema")
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+JSON = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +137,53 @@ def test_what_it_forbids_is_refused_as_it_says(told, rest, body):
     response = rest.post(PREDICT, json=body)
     assert response.status_code == 400, response.text
     assert valid(told, answer_schema(told, PREDICT, code="400"), response.json())
+
+
+def values_of(schema: Any, told: Any) -> st.SearchStrategy[Any]:
+    """What a schema of the document allows, bounded in size."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        if name == "Bytes":
+            return st.binary(max_size=30).map(b64)
+        return values_of(told["components"]["schemas"][name], told)
+    if "anyOf" in schema:
+        return st.one_of([values_of(each, told) for each in schema["anyOf"]])
+    if "const" in schema or "enum" in schema:
+        return st.sampled_from(schema.get("enum") or [schema["const"]])
+    if schema["type"] == "object":
+        members = {name: values_of(each, told) for name, each in schema["properties"].items()}
+        needed = {name: member for name, member in members.items() if name in schema["required"]}
+        return st.fixed_dictionaries(
+            needed, optional={name: member for name, member in members.items() if name not in needed}
+        )
+    if schema["type"] == "array":
+        least = schema.get("minItems", 0)
+        return st.lists(values_of(schema["items"], told), min_size=least, max_size=min(schema.get("maxItems", 3), 32))
+    return {
+        "string": st.text(max_size=8),
+        "integer": st.integers(schema.get("minimum"), schema.get("maximum")),
+        "number": st.floats(width=32, allow_nan=False, allow_infinity=False),
+        "boolean": st.booleans(),
+    }[schema["type"]]
+
+
+def posts(told: Any) -> list[tuple[str, Any]]:
+    paths = {path: methods["post"] for path, methods in told["paths"].items() if "post" in methods}
+    return list(paths.items())
+
+
+@given(st.data())
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_it_allows_is_answered_as_it_says(told: Any, rest: Any, data: st.DataObject) -> None:
+    path, post = data.draw(st.sampled_from(posts(told)))
+    schema = post["requestBody"]["content"]["application/json"]["schema"]
+    body = data.draw(values_of(schema, told) | JSON)
+    response = rest.post(path.format(version=1), content=json.dumps(body).encode())
+    # What is ragged, of another size, or not in the document at all is refused; nothing fails.
+    code = str(response.status_code)
+    assert code in ("200", "400"), (body, response.text)
+    answer = json.loads(response.content.decode("utf-8", "replace"))  # errors quote what came, whatever it was
+    assert valid(told, answer_schema(told, path, code=code), answer), (body, response.text)
 
 
 def test_classify_status_and_metadata(told, rest, photos):
