@@ -5,10 +5,13 @@ A new task or source needs an entry in `ENTRIES` and nothing else here.
 
 from __future__ import annotations
 
+import functools
 import io
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -127,6 +130,7 @@ class Exported:
     entry: Entry
     base: Path
     card: Card
+    weights: list[Any]
 
     @property
     def version(self) -> Path:
@@ -136,23 +140,33 @@ class Exported:
 @pytest.fixture(scope="module", params=list(ENTRIES))
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """One entry after the other, exported."""
-    from signatures.export import export
+    from signatures import sources
+    from signatures.export import write
 
     name = request.param
     entry, folder = ENTRIES[name], tmp_path_factory.mktemp(f"contract-{name}")
     options = {key: value() if callable(value) else value for key, value in entry.options.items()}
-    version = export(entry.save(folder / "checkpoint"), to=folder / "base", verify=False, **options)
-    return Exported(name, entry, folder / "base", Card.read(version))
+    loaded = sources.load(entry.save(folder / "checkpoint"), preprocessing=options.pop("preprocessing", None))
+    version = folder / "base" / "1"
+    write(loaded, version, verify=False, **options)
+    return Exported(name, entry, folder / "base", Card.read(version), list(loaded.module.weights))
 
 
 @pytest.fixture(scope="module")
-def server(model: Exported) -> Iterator[Any]:
-    """A server with it, which replays its warmup requests before it answers."""
+def server(model: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server with it, which replays its warmup requests before it answers.
+
+    It leaves out TensorFlow's graph optimizer, which takes more than half of the time that a signature needs before its
+    first answer; the tests of each task run it.
+    """
     from serving.flags import parse
     from serving.server import Server, free_port
 
+    session = tmp_path_factory.mktemp("session") / "session.pbtxt"
+    session.write_text("graph_options { rewrite_options { disable_meta_optimizer: true } }")
     ports = [f"--port={free_port()}", f"--rest_api_port={free_port()}"]
-    server = Server(parse([*ports, "--model_name=m", f"--model_base_path={model.base}"]))
+    flags = ["--model_name=m", f"--model_base_path={model.base}", f"--tensorflow_session_config_file={session}"]
+    server = Server(parse([*ports, *flags]))
     server.start(timeout=300)
     yield server
     server.stop(1)
@@ -201,33 +215,53 @@ def test_the_card_and_the_files_are_whole(model: Exported) -> None:
     assert (model.version / WARMUP_PATH).stat().st_size > 1000
 
 
-def test_every_signature_answers_alike_over_both_doors(model: Exported, server: Any) -> None:
-    import tensorflow as tf
-    from PIL import Image
+def test_every_signature_shares_one_body(model: Exported) -> None:
+    """Reading, preparing and answering are functions of the graph that all signatures call: they cannot differ."""
+    shared = shared_functions(model.version)
+    decode, answer = (next(iter(shared["serving_default"] & shared[name])) for name in ("preprocess", "pixels"))
+    assert shared["preprocess"] == {decode}
+    assert shared["pixels"] == {answer}
+    for name in {"serving_default", "from_examples", "classify"} & set(shared):
+        assert shared[name] == {decode, answer}, name
 
+
+def shared_functions(version: Path) -> dict[str, set[str]]:
+    """Signature -> those functions of `signatures.build` that it calls; TensorFlow names them after Python's."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    graph = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes()).meta_graphs[0]
+    functions = {function.signature.name: function for function in graph.graph_def.library.function}
+
+    def called(node: Any) -> set[str]:
+        name = node.attr["f"].func.name if node.op == "StatefulPartitionedCall" else ""
+        if not name or re.fullmatch(r"__inference_(decode|_answer_all)_\d+", name):
+            return {name} - {""}
+        return set().union(*map(called, functions[name].node_def))
+
+    nodes = {node.name: node for node in graph.graph_def.node}
+    return {
+        name: called(nodes[next(iter(signature.outputs.values())).name.partition(":")[0]])
+        for name, signature in graph.signature_def.items()
+        if signature.inputs and name != "model"
+    }
+
+
+def test_every_signature_answers_alike_over_both_doors(model: Exported, server: Any) -> None:
     from serving.client import connect
 
     encoded = images()
     four = batch(model, [encoded[0], b"junk", encoded[1], encoded[2]])
     four["image_bytes"] = np.array(four["image_bytes"], object)
     one = {key: value[:1] for key, value in four.items()}
-    doors = {"grpc": f"grpc://127.0.0.1:{server.ports.grpc}/m", "rest": f"http://127.0.0.1:{server.ports.rest}/m"}
     answers = {}
-    for door, target in doors.items():
+    for door, target in targets(server).items():
         with connect(target, timeout=200) as client:
             answers[door] = client.call(four)
             alone = client.call(one)
-            as_described(answers[door], model, "serving_default", 4)
-            as_described(alone, model, "serving_default", 1)
-            for key, value in alone.items():
-                width = tuple(slice(0, size) for size in value.shape[1:])
-                same(answers[door][key][:1][(slice(None), *width)], value, f"{door} {key}")
-            if door == "grpc":
-                from_examples = client.call({"examples": examples(four)}, signature="from_examples")
-                pixels = np.asarray(Image.open(io.BytesIO(encoded[0])).convert("RGB"))[None]
-                further = {key: value for key, value in one.items() if key != "image_bytes"}
-                by_pixels = client.call({**further, "pixels": pixels}, signature="pixels")
-                features = client.call({"image_bytes": four["image_bytes"]}, signature="preprocess")
+        as_described(answers[door], model, "serving_default", 4)
+        as_described(alone, model, "serving_default", 1)
+        for key, value in alone.items():
+            same(as_wide(answers[door][key][:1], value), value, f"{door} {key}")
     answer = answers["grpc"]
     assert [bool(error) for error in answer["error"]] == [False, True, False, False]
     for key, value in answer.items():
@@ -235,12 +269,38 @@ def test_every_signature_answers_alike_over_both_doors(model: Exported, server: 
             bad = value[1:2]
             assert not (any(np.ravel(bad)) if bad.dtype == object else bad.any()), key
         same(answers["rest"][key], value, key)
-        same(from_examples[key], value, key)
-        if key in by_pixels:
-            width = tuple(slice(0, size) for size in by_pixels[key].shape[1:])
-            same(by_pixels[key], value[:1][(slice(None), *width)], f"pixels {key}")
+    with connect(targets(server)["grpc"], timeout=200) as client:
+        ask_the_others(client, model, four, answer)
+
+
+def ask_the_others(client: Any, model: Exported, four: dict[str, Any], answer: dict[str, Any]) -> None:
+    """The signatures besides `serving_default`, of which TensorFlow prepares each for seconds when it is first asked.
+
+    What they share with it is shown without asking, so `from_examples` is asked where it has more to parse than the
+    image's bytes, and once where it has not.
+    """
+    from PIL import Image
+
+    further = {key: value[:1] for key, value in four.items() if key != "image_bytes"}
+    pixels = np.asarray(Image.open(io.BytesIO(four["image_bytes"][0])).convert("RGB"))[None]
+    for key, value in client.call({**further, "pixels": pixels}, signature="pixels").items():
+        same(value, as_wide(answer[key][:1], value), f"pixels {key}")
+    if further or model.name == "classify":
+        for key, value in client.call({"examples": examples(four)}, signature="from_examples").items():
+            same(value, answer[key], f"from_examples {key}")
+    features = client.call({"image_bytes": four["image_bytes"]}, signature="preprocess")
     as_described(features, model, "preprocess", 4)
-    assert tf.reduce_any(features["pixel_values"][0] != features["pixel_values"][2])
+    assert (features["pixel_values"][0] != features["pixel_values"][2]).any()
+
+
+def as_wide(value: Any, other: Any) -> Any:
+    """`value` without what a larger batch has filled up behind it."""
+    return value[(slice(None), *(slice(0, size) for size in other.shape[1:]))]
+
+
+def targets(server: Any) -> dict[str, str]:
+    ports = server.ports
+    return {"grpc": f"grpc://127.0.0.1:{ports.grpc}/m", "rest": f"http://127.0.0.1:{ports.rest}/m"}
 
 
 def examples(request: dict[str, Any]) -> list[bytes]:
@@ -270,11 +330,27 @@ def examples(request: dict[str, Any]) -> list[bytes]:
     ]
 
 
-def test_parity_holds(model: Exported, tmp_path: Path) -> None:
+def test_parity_holds(model: Exported, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`verify`, with the server's answers, which are of the saved graph and the saved weights, beside the checkpoint's.
+
+    To load it once more would take as long as the rest of this file, and test nothing else.
+    """
+    import tensorflow as tf
+
+    from serving.client import connect
     from signatures.verify import verify
 
     for index, data in enumerate(images()[:2]):
         (tmp_path / f"{index}.png").write_bytes(data)
-    report = verify(model.base, images=[tmp_path])
+    with connect(targets(server)["grpc"], timeout=200) as client:
+
+        def asked(signature: str, **inputs: Any) -> dict[str, Any]:
+            answer = client.call({key: value.numpy() for key, value in inputs.items()}, signature=signature)
+            return {key: tf.constant(value) for key, value in answer.items()}
+
+        signatures = {name: functools.partial(asked, name) for name in model.card.signatures}
+        loaded = SimpleNamespace(signatures=signatures, model=SimpleNamespace(weights=model.weights))
+        monkeypatch.setattr(tf.saved_model, "load", lambda path: loaded)
+        report = verify(model.base, images=[tmp_path])
     assert report.holds, report.table()
     assert len(report.rows) == 2
