@@ -174,3 +174,11 @@ def in_png(data: bytes, *chunks: bytes, before: bytes = b"IDAT") -> bytes:
     """A PNG with chunks put before one of its own."""
     place = data.index(before) - 4
     return data[:place] + b"".join(chunks) + data[place:]
+
+
+def rle_bmp(height: int, width: int) -> bytes:
+    """A BMP of one colour with run-length coding, width at most 255."""
+    rows = bytes([width, 7, 0, 0]) * height + b"\0\1"
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(rows), 0, 0, 256, 0)
+    offset = 14 + len(header) + 1024
+    return b"BM" + struct.pack("<IHHI", offset + len(rows), 0, 0, offset) + header + bytes(range(256)) * 4 + rows
