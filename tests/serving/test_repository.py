@@ -144,11 +144,12 @@ def test_using_never_sees_a_gap(house: House) -> None:
                     seen.append(servable.version)
             except ServingError as error:
                 failures.append(error)
+            time.sleep(0)  # or the other threads hardly get a turn
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for version in range(2, 30):
+    for version in range(2, 14):
         house.add(version)
         house.repository.poll()
         house.settle(lambda version=version: house.states()[version] == "AVAILABLE")
@@ -156,7 +157,7 @@ def test_using_never_sees_a_gap(house: House) -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    assert max(seen) == 29
+    assert max(seen) == 13
 
 
 def test_a_bad_version_is_reported_while_the_good_one_serves(house: House) -> None:
