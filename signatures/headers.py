@@ -9,8 +9,10 @@ Nothing here raises: whatever the bytes are, the answer is a `Header`, and the c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from signatures.functions import apart
@@ -36,6 +38,7 @@ BMP_LAYOUTS: dict[int, tuple[tuple[int, int, int], ...]] = {
 """The masks of red, green and blue that Pillow reads in a BMP, by bits per pixel; all 0 means the first."""
 
 _MAX_SEGMENTS = 10_000
+_NOWHERE = -1_000_000
 
 
 class Header(NamedTuple):
@@ -124,45 +127,47 @@ def _header(
 
 
 def _kind(octets: tf.Tensor) -> tf.Tensor:
-    start = take(octets, tf.constant(0, tf.int64), 16)
-    enough = tf.size(octets) >= 10
-    gif = starts(start, b"GIF87a") | starts(start, b"GIF89a")
-    webp = starts(start, b"RIFF") & starts(start[8:], b"WEBP")
-    answers = [
-        (starts(start, b"\xff\xd8\xff"), JPEG),
-        (starts(start, b"\x89PNG\r\n\x1a\n"), PNG),
-        (starts(start, b"BM"), BMP),
-        (gif, GIF),
-        (webp, WEBP),
-    ]
-    kind = tf.constant(UNKNOWN, tf.int32)
-    for matches, value in answers:
-        kind = tf.where(matches & enough, value, kind)
-    return kind
+    first = _matches(take(octets, 0, 12), [start for start, _ in _STARTS]) & (tf.size(octets) >= 10)
+    return tf.reduce_max(tf.where(first, [kind for _, kind in _STARTS], UNKNOWN))
+
+
+_STARTS: tuple[tuple[bytes, int], ...] = (
+    (b"\xff\xd8\xff", JPEG),
+    (b"\x89PNG\r\n\x1a\n", PNG),
+    (b"BM", BMP),
+    (b"GIF87a", GIF),
+    (b"GIF89a", GIF),
+    (b"RIFF????WEBP", WEBP),
+)
+_ANY = ord("?")
+
+
+def _matches(values: tf.Tensor, patterns: Sequence[bytes]) -> tf.Tensor:
+    """Whether the last axis begins with each of some patterns, in which `?` is any byte: bool [..., patterns]."""
+    padded = np.array([list(pattern.ljust(int(values.shape[-1]), b"?")) for pattern in patterns])
+    same = values[..., None, :] == tf.constant(padded, tf.int64)
+    return tf.reduce_all(same | tf.constant(padded == _ANY), axis=-1)
 
 
 # JPEG: segments of FF, marker, two bytes of length.
 
 
+_SEGMENTS = (b"\xff\xe1??Exif\0\0", b"\xff\xe1??http://ns.adobe.com/xap/1.0/\0", b"\xff\xee??Adobe", b"\xff\xda")
+
+
 def _jpeg(data: tf.Tensor, octets: tf.Tensor) -> Header:
     positions = _segment_starts(data)
     segments = take(octets, positions, 33)
+    ends = positions + 2 + big(segments[:, 2:4])
     # Stray bytes between segments are listed too.
-    marker = tf.where(segments[:, 0] == 0xFF, segments[:, 1], 0)
-    body = segments[:, 4:]
-    rows = tf.concat([positions[:, None], (positions + 2 + big(segments[:, 2:4]))[:, None], segments], axis=1)
-
-    def one(matches: tf.Tensor, which: int = -1) -> tf.Tensor:
-        """Start, end and first bytes of the last segment that matches, or the first; -1, -1 and zeros where none."""
-        none = tf.concat([tf.fill([1, 2], tf.constant(-1, tf.int64)), tf.zeros([1, 33], tf.int64)], axis=1)
-        found = tf.boolean_mask(rows, matches)
-        return tf.cond(tf.size(found) > 0, lambda: found[which], lambda: none[0])
-
-    frame = one(_is_frame(marker))
-    exif = one((marker == 0xE1) & starts(body, b"Exif\0\0"), which=0)
-    xmp = one((marker == 0xE1) & starts(body, b"http://ns.adobe.com/xap/1.0/\0"))
-    adobe = one((marker == 0xEE) & starts(body, b"Adobe"))
-    scan = one(marker == 0xDA)
+    matches = tf.concat([_matches(segments, _SEGMENTS), _is_frame(segments)[:, None]], axis=1)
+    # The first EXIF segment counts, and the last of the others; row 0 is for what is not there.
+    place = tf.range(1, tf.size(positions) + 1)[:, None]
+    order = tf.where([True, False, False, False, False], -place, place)
+    which = tf.abs(tf.maximum(tf.reduce_max(tf.where(matches, order, _NOWHERE), axis=0), _NOWHERE))
+    rows = tf.concat([positions[:, None], ends[:, None], segments], axis=1)
+    rows = tf.concat([tf.constant([[-1, -1] + [0] * 33], tf.int64), rows], axis=0)
+    exif, xmp, adobe, scan, frame = tf.unstack(tf.gather(rows, tf.where(which == -_NOWHERE, 0, which)))
     return _header(
         JPEG,
         height=big(frame[7:9]),
@@ -185,9 +190,11 @@ def _jpeg(data: tf.Tensor, octets: tf.Tensor) -> Header:
     )
 
 
-def _is_frame(marker: tf.Tensor) -> tf.Tensor:
-    tables = (marker == 0xC4) | (marker == 0xC8) | (marker == 0xCC)
-    return (marker >= 0xC0) & (marker <= 0xCF) & ~tables
+_FRAMES = [0xFFC0 + kind for kind in range(16) if kind not in (4, 8, 12)]
+
+
+def _is_frame(segments: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_any(big(segments[:, :2])[:, None] == tf.constant(_FRAMES, tf.int64), axis=1)
 
 
 def _segment_starts(data: tf.Tensor) -> tf.Tensor:

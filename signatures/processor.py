@@ -28,6 +28,9 @@ MAX_PIXELS = 64_000_000
 # Decoded pictures are large, so that this bounds the memory of a request; cores are shared by requests.
 _PARALLEL_ITEMS = 8
 
+# Decoding has no other device, and what follows are hundreds of small steps an image, at which a GPU would be slower.
+_DEVICE = "/CPU:0"
+
 
 class Decoded(NamedTuple):
     """A batch after reading and preprocessing.
@@ -231,7 +234,8 @@ def decode_batch(image_bytes: tf.Tensor, processor: Processor, *, max_pixels: in
     def item(data: tf.Tensor) -> _Item:
         return _item(data, processor, max_pixels)
 
-    return Decoded(*_each(apart(item), image_bytes, processor))
+    with tf.device(_DEVICE):
+        return Decoded(*_each(apart(item), image_bytes, processor))
 
 
 def pixels_batch(pixels: tf.Tensor, processor: Processor) -> Decoded:
@@ -251,7 +255,8 @@ def pixels_batch(pixels: tf.Tensor, processor: Processor) -> Decoded:
     def item(image: tf.Tensor) -> _Item:
         return _features(processor, image, reason), reason, size
 
-    return Decoded(*_each(item, pixels, processor))
+    with tf.device(_DEVICE):
+        return Decoded(*_each(apart(item), pixels, processor))
 
 
 _Item = tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]

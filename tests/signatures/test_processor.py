@@ -31,10 +31,13 @@ def served(tmp_path_factory):
     module.run = run
     folder = str(tmp_path_factory.mktemp("model"))
     tf.saved_model.save(module, folder, signatures={"serving_default": run})
-    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+    # Not the default graph of the tests that follow.
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
         signature = tf.compat.v1.saved_model.load(session, ["serve"], folder).signature_def["serving_default"]
-        fetch = {name: info.name for name, info in signature.outputs.items()}
-        yield lambda images: session.run(fetch, {signature.inputs["image_bytes"].name: images})
+    fetch = {name: info.name for name, info in signature.outputs.items()}
+    yield lambda images: session.run(fetch, {signature.inputs["image_bytes"].name: images})
+    session.close()
 
 
 def reference(data: bytes) -> np.ndarray:
