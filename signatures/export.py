@@ -132,6 +132,7 @@ def write(
     progress("Writing the SavedModel")
     with _disk_errors(folder):
         _save(built, folder)
+        runtime.check(folder, model.source.model)
         _write_small_files(model, folder)
         warmup.write(folder, _warmup_requests(chosen, built))
         card = _card(model, chosen, built, folder, description)

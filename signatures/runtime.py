@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["BASELINE", "NEWER_OPS", "minimum", "ops"]
+from signatures.errors import UsageError
+
+__all__ = ["BASELINE", "NEWER_OPS", "check", "minimum", "ops"]
 
 BASELINE = "2.16"
 """The oldest TensorFlow and TF Serving that Vitrina promises."""
@@ -18,6 +20,38 @@ NEWER_OPS: Mapping[str, str] = {
     "WeightedFlatMapDataset": "2.18",
 }
 """CPU ops that TensorFlow 2.21 has and 2.16 has not, with the first version that is known to have them."""
+
+
+PYTHON_OPS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
+"""Ops that call back into the Python that traced them."""
+
+WITHOUT_WRAPPER = {"Const"}
+"""Ops of TensorFlow itself that `tf.raw_ops` leaves out."""
+
+
+def check(folder: Path, name: str) -> None:
+    """Holds a SavedModel to the ops of TensorFlow itself, which is all that stock TF Serving carries.
+
+    Args:
+        folder: The SavedModel.
+        name: The model, for the message.
+
+    Raises:
+        UsageError: It calls Python, or an op of another library; the message names the op.
+    """
+    import tensorflow as tf
+
+    for op in sorted(ops(folder)):
+        if op in PYTHON_OPS:
+            reason = "calls back into Python (tf.py_function or tf.numpy_function)"
+        elif op not in WITHOUT_WRAPPER and not hasattr(tf.raw_ops, op):
+            reason = "is not of TensorFlow itself but of another library"
+        else:
+            continue
+        raise UsageError(
+            f"{name} runs the op {op}, which {reason}, and TensorFlow Serving carries no such op. "
+            "Write that part of the model in TensorFlow's own ops."
+        )
 
 
 def ops(folder: Path) -> set[str]:

@@ -52,8 +52,8 @@ def load(
     files = _small_files(model, revision)
     if CONFIG not in files:
         raise UsageError(
-            f"{model} has no {CONFIG}, so it is not a transformers checkpoint. "
-            "Give the folder that `save_pretrained` wrote, a Hub id, or a *.keras file."
+            f"{model}{f' at revision {revision}' if revision else ''} has no {CONFIG}, so it is not a transformers "
+            "checkpoint. Give the folder that `save_pretrained` wrote, a Hub id, or a *.keras file."
         )
     config = _json(files[CONFIG], f"{model}/{CONFIG}")
     if preprocessing is None:
@@ -303,6 +303,10 @@ def _for_inference(config: Any) -> Any:
     # A masked autoencoder hides most of the image, another part each time; its features are of the whole.
     if config.model_type == "vit_mae":
         config.mask_ratio = 0.0
+    # BLIP's towers see three channels without saying so, and transformers then cannot build them.
+    tower = getattr(config, "vision_config", config)
+    if tower.model_type == "blip_vision_model" and not hasattr(tower, "num_channels"):
+        tower.num_channels = 3
     return config
 
 

@@ -22,13 +22,19 @@ def seed(value: int = 0) -> None:
     tf_keras.utils.set_random_seed(value)
 
 
-def save(model: Any, folder: Path, *, gain: float = 1.0) -> Path:
-    """Saves a model; `gain` above 1 spreads its matrices, so that answers differ clearly."""
+def spread(model: Any, gain: float = 1.0) -> Any:
+    """Builds a model; `gain` above 1 spreads its matrices, so that answers differ clearly."""
     if not model.built:
         model.build_in_name_scope()
-    for weight in model.weights:
+    for weight in model.weights if gain != 1.0 else []:
         if len(weight.shape) > 1 and weight.dtype.is_floating:
             weight.assign(weight * gain)
+    return model
+
+
+def save(model: Any, folder: Path, *, gain: float = 1.0) -> Path:
+    """Saves a model after `spread`."""
+    spread(model, gain)
     # transformers cannot write a TensorFlow scalar, such as BLIP's logit_scale, as safetensors.
     model.save_pretrained(folder, safe_serialization=all(len(weight.shape) for weight in model.weights))
     return folder

@@ -215,6 +215,21 @@ def test_the_card_and_the_files_are_whole(model: Exported) -> None:
     assert (model.version / WARMUP_PATH).stat().st_size > 1000
 
 
+def test_only_ops_that_stock_servers_carry(model: Exported) -> None:
+    """Each has a CPU kernel in TensorFlow itself and calls no Python, and the card says since which version."""
+    from tensorflow.python.framework import kernels
+
+    from signatures import runtime
+
+    runtime.check(model.version, model.name)
+    found = runtime.ops(model.version)
+    assert len(found) > 50
+    for op in sorted(found):
+        registered = kernels.get_registered_kernels_for_op(op).kernel
+        assert any(kernel.device_type in ("CPU", "DEFAULT") for kernel in registered), op
+    assert model.card.extra["minimum_runtime"] == ("2.19" if found & set(runtime.NEWER_OPS) else "2.16")
+
+
 def test_every_signature_shares_one_body(model: Exported) -> None:
     """Reading, preparing and answering are functions of the graph that all signatures call: they cannot differ."""
     shared = shared_functions(model.version)

@@ -83,6 +83,49 @@ def test_bfloat16_computes_in_bfloat16_over_float32_weights(tiny_vit: Path) -> N
     assert tf_keras.mixed_precision.global_policy().name == "float32"
 
 
+def test_weights_of_tensorflow_in_one_file_and_in_shards(tiny_vit: Path, copied: Path) -> None:
+    native = sources.load(str(tiny_vit)).native
+    (copied / "model.safetensors").unlink()
+    for arguments, written in (
+        ({"safe_serialization": False}, "tf_model.h5"),
+        ({"safe_serialization": False, "max_shard_size": "60KB"}, "tf_model.h5.index.json"),
+        ({"safe_serialization": True, "max_shard_size": "60KB"}, "model.safetensors.index.json"),
+    ):
+        native.save_pretrained(copied, **arguments)
+        assert (copied / written).is_file()
+        loaded = sources.load(str(copied)).native
+        for ours, theirs in zip(loaded.weights, native.weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=written)
+        for path in [*copied.glob("*.h5*"), *copied.glob("*.safetensors*")]:
+            path.unlink()
+
+
+def test_a_hub_id_with_a_revision(tiny_vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the Hub's cache, as a download leaves it: two commits, of which a tag names the older one."""
+    import huggingface_hub.constants
+    from transformers.utils import hub
+
+    older, newer = "a" * 40, "b" * 40
+    repository = tmp_path / "models--someone--tiny-vit"
+    for commit in (older, newer):
+        shutil.copytree(tiny_vit, repository / "snapshots" / commit)
+    edit(repository / "snapshots" / older / "config.json", id2label={str(i): f"old {i}" for i in range(12)})
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(newer)
+    (repository / "refs" / "v1").write_text(older)
+    monkeypatch.setattr(hub, "TRANSFORMERS_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+
+    latest = sources.load("someone/tiny-vit")
+    assert latest.source.revision == newer
+    assert latest.labels[0] == "kind a"
+    tagged = sources.load("someone/tiny-vit", revision="v1")
+    assert (tagged.source.model, tagged.source.revision) == ("someone/tiny-vit", older)
+    assert tagged.labels[0] == "old 0"
+    with pytest.raises(UsageError, match=r"at revision v2 has no config\.json"):
+        sources.load("someone/tiny-vit", revision="v2")
+
+
 def test_an_unknown_architecture_is_said(copied: Path) -> None:
     edit(copied / "config.json", architectures=["DetrForObjectDetektion"], model_type="detr")
     with pytest.raises(UsageError, match=r"DetrForObjectDetektion, for which there is no task.*--task"):
