@@ -28,6 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     running = actions.add_parser("run", help="ingest, validate, train, evaluate, bless, push", allow_abbrev=False)
     _run_options(running)
     _local_options(running)
+    watching = actions.add_parser("watch", help="run on every new span of a folder", allow_abbrev=False)
+    _run_options(watching)
+    _watch_options(watching)
     compiling = actions.add_parser("compile", help="write the same pipeline as a job for Vertex AI", allow_abbrev=False)
     _run_options(compiling)
     _compile_options(compiling)
@@ -39,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     showing.add_argument("--json", action="store_true", help="as one JSON object")
     back = actions.add_parser("rollback", help="serve the version before the latest again", allow_abbrev=False)
     back.add_argument("--serving-dir", required=True, type=Path, help="the TF Serving base path")
-    for action in (running, compiling, submitting, showing, back):
+    for action in (running, watching, compiling, submitting, showing, back):
         # The flag is known to the command itself; here it may stand after the action as well.
         action.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
@@ -55,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     actions: Mapping[str, Callable[[argparse.Namespace], int]] = {
         "run": _run,
+        "watch": _watch,
         "compile": _compile,
         "submit": _submit,
         "show": _show,
@@ -92,6 +96,9 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         ("seed", int, "of weights, shuffle and augmentation"),
     ):
         _number(training, field, kind, vars(SCHEDULE), told)
+    training.add_argument(
+        "--warm-start", action="store_true", help="train on from the latest blessed model, where there is one"
+    )
     training.add_argument("--balance", action="store_true", help="weigh images so that every class counts the same")
     bar = parser.add_argument_group("blessing and pushing")
     _number(bar, "threshold", float, DEFAULTS, "least accuracy on what is held out")
@@ -100,6 +107,7 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         "--server", default=DEFAULTS["server"], choices=SERVERS, help="what validates by serving (%(default)s)"
     )
     bar.add_argument("--max-latency-ms", type=float, default=None, help="most that 95 %% of single requests may take")
+    bar.add_argument("--max-size-mb", type=float, default=None, help="most that the servable's files may take")
     bar.add_argument("--keep", type=int, default=None, help="how many versions stay (default: all)")
     how = parser.add_argument_group("running")
     how.add_argument("--no-cache", action="store_true", help="take nothing over from earlier runs")
@@ -109,7 +117,13 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _local_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--span", type=int, help="which of DATA's span-N folders (default: the latest)")
     parser.add_argument("--json", action="store_true", help="print the outcome as one JSON object")
+
+
+def _watch_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--once", action="store_true", help="run on the new spans that are there, and leave")
+    parser.add_argument("--interval", type=float, default=30.0, help="seconds between two looks (%(default)s)")
 
 
 def _compile_options(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +149,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipelines import local
 
     started = time.monotonic()
-    result = local.run(verbose=getattr(arguments, "verbose", False), **_settings(arguments))
+    verbose = getattr(arguments, "verbose", False)
+    result = local.run(span=arguments.span, verbose=verbose, **_settings(arguments))
     if arguments.json:
         print(json.dumps(_as_json(result), indent=2))
     else:
@@ -153,6 +168,27 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "cache": not arguments.no_cache,
         "beam_args": tuple(arguments.beam_arg),
     }
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from pipelines.watch import watch
+
+    failed = False
+    started = time.monotonic()
+    for seen in watch(
+        once=arguments.once,
+        interval=arguments.interval,
+        verbose=getattr(arguments, "verbose", False),
+        **_settings(arguments),
+    ):
+        print(f"span {seen.span}" + (f", version {seen.version}" if seen.version else ""), flush=True)
+        if seen.error:
+            print(f"stopped: {seen.error}", flush=True)
+        else:
+            _print_result(seen.result, time.monotonic() - started)
+        failed |= bool(seen.error)
+        started = time.monotonic()
+    return int(failed)
 
 
 def _compile(arguments: argparse.Namespace) -> int:

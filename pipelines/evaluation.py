@@ -23,9 +23,22 @@ from pipelines.examples import ENCODED, LABEL, TEXT
 from signatures.errors import CheckFailed
 from signatures.spec import Card
 
-__all__ = ["ACCURACY", "BASELINE", "CANDIDATE", "Answers", "custom_extractors", "eval_config", "scores_in_label_order"]
+__all__ = [
+    "ACCURACY",
+    "BASELINE",
+    "CANDIDATE",
+    "TOP_K",
+    "TOP_K_ACCURACY",
+    "Answers",
+    "custom_extractors",
+    "eval_config",
+    "scores_in_label_order",
+]
 
 ACCURACY = "sparse_categorical_accuracy"
+TOP_K_ACCURACY = "sparse_top_k_categorical_accuracy"
+#: As many answers as a servable gives where nothing else was asked for.
+TOP_K = 5
 CANDIDATE = "candidate"
 BASELINE = "baseline"
 SIGNATURE = "serving_default"
@@ -58,6 +71,7 @@ def eval_config(*, threshold: float, max_loss: float = 0.0) -> Any:
                 config_pb2.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=accuracy)
             ],
         ),
+        tfma.MetricConfig(class_name="SparseTopKCategoricalAccuracy", config=f'{{"k": {TOP_K}}}'),
         tfma.MetricConfig(class_name="MultiClassConfusionMatrixAtThresholds", config='{"thresholds": [0.5]}'),
     ]
     return tfma.EvalConfig(

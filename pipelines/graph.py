@@ -85,10 +85,16 @@ def _components(settings: Settings, started: str, *, fingerprint: str) -> list[A
         statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
     )
     gate = [] if settings.accept_anomalies else [DataGate(anomalies=validator.outputs["anomalies"])]
+    blessed = tfx.dsl.Resolver(
+        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
+        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+    ).with_id("LatestBlessed")
     trainer = tfx.components.Trainer(
         run_fn=RUN_FN,
         examples=examples,
         schema=schema.outputs["schema"],
+        base_model=blessed.outputs["model"] if settings.warm_start else None,
         train_args=tfx.proto.TrainArgs(splits=[TRAIN]),
         eval_args=tfx.proto.EvalArgs(splits=[EVAL]),
         custom_config={
@@ -101,11 +107,6 @@ def _components(settings: Settings, started: str, *, fingerprint: str) -> list[A
     for check in gate:
         trainer.add_upstream_node(check)
     skew = SkewCheck(model=trainer.outputs["model"], model_run=trainer.outputs["model_run"], examples=examples)
-    blessed = tfx.dsl.Resolver(
-        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
-        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
-        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
-    ).with_id("LatestBlessed")
     evaluator = tfx.components.Evaluator(
         examples=examples,
         model=trainer.outputs["model"],
@@ -119,6 +120,7 @@ def _components(settings: Settings, started: str, *, fingerprint: str) -> list[A
         examples=examples,
         server=settings.server,
         max_latency_ms=settings.max_latency_ms,
+        max_size_mb=settings.max_size_mb,
     )
     card = ModelReport(
         title=settings.name,
@@ -141,7 +143,7 @@ def _components(settings: Settings, started: str, *, fingerprint: str) -> list[A
         started=started,
     )
     pusher.add_upstream_node(skew)
-    return [images, statistics, schema, validator, *gate, trainer, skew, blessed, evaluator, serving, card, pusher]
+    return [images, statistics, schema, validator, *gate, blessed, trainer, skew, evaluator, serving, card, pusher]
 
 
 def _fingerprint(model: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data import absolute
+from pipelines.data.spans import choose
 from pipelines.settings import Schedule, Settings
 from signatures.errors import MissingExtra, VitrinaError
 
@@ -45,8 +46,8 @@ class RunResult:
         pushed: The version's folder below the serving base, or None where it was not blessed.
         version: Its number, or None.
         new: False where that version already held this very model.
-        metrics: The candidate's, over the whole eval split: `accuracy`, `images`, and `baseline_accuracy` where there
-            is an earlier blessed model.
+        metrics: The candidate's, over the whole eval split: `accuracy`, `top_k_accuracy`, `images`, and
+            `baseline_accuracy` where there is an earlier blessed model.
         failures: Why it was not blessed, one line per threshold or finding.
         serving: What serving it showed: `findings`, `latency_ms` per door, `server`.
         components: In the order they ran.
@@ -97,6 +98,7 @@ def run(
     root: str | Path,
     serving_dir: str | Path,
     schedule: Schedule | None = None,
+    span: int | None = None,
     on_event: Listener | None = None,
     verbose: bool = False,
     **settings: Any,
@@ -110,6 +112,7 @@ def run(
         root: Where artifacts, `metadata.sqlite` and logs go; used again by the next run.
         serving_dir: The TF Serving base path that a blessed model is pushed to.
         schedule: How to train; None is `Schedule()`.
+        span: Which of `data`'s spans to run on, where it has `span-1`, `span-2`, ...; None is the latest.
         on_event: Called as components start, say something and finish, with `sys.stderr` as it was before; None shows
             a line each there.
         verbose: Let TFX, Beam and TensorFlow write to the terminal instead of the log.
@@ -124,7 +127,7 @@ def run(
         VitrinaError: A component failed.
     """
     chosen = Settings(
-        data=absolute(data),
+        data=choose(absolute(data), span),
         model=str(Path(model).resolve()) if Path(model).is_dir() else str(model),
         root=Path(root).resolve(),
         serving_dir=Path(serving_dir).resolve(),

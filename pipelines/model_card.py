@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.judged import Judged
+from pipelines.judged import Bin, Judged, calibration_error
 
 __all__ = ["Facts", "to_html", "to_markdown"]
 
@@ -43,6 +43,10 @@ class Facts:
         schedule: How it was trained.
         packages: Versions by name.
         mistakes: Wrong answers, surest first.
+        top_k_accuracy: The share of images whose class is among the first `top_k` answers; None where it was not
+            measured.
+        top_k: How many those are.
+        calibration: How often answers of a score are right.
     """
 
     title: str
@@ -65,6 +69,9 @@ class Facts:
     schedule: Mapping[str, Any] = field(default_factory=dict)
     packages: Mapping[str, str] = field(default_factory=dict)
     mistakes: Sequence[Judged] = ()
+    top_k_accuracy: float | None = None
+    top_k: int = 0
+    calibration: Sequence[Bin] = ()
 
 
 def to_markdown(facts: Facts) -> str:
@@ -89,6 +96,8 @@ def to_html(facts: Facts) -> str:
         _table(("class", "trained on", "held out", "accuracy"), _class_rows(facts)),
         "<h2>Confusion matrix</h2><p>Rows are what an image is, columns what was answered.</p>",
         _matrix(facts),
+        "<h2>Calibration</h2><p>How often answers of a score are right; on the line, as often as they say.</p>",
+        _reliability(facts.calibration),
         "<h2>Training</h2>",
         "".join(_curve(name, values) for name, values in facts.history.items() if len(values) > 1),
         _table(("setting", "value"), [(name, str(value)) for name, value in facts.schedule.items()]),
@@ -124,6 +133,11 @@ def _summary(facts: Facts) -> list[tuple[str, str]]:
         ("started from", f"{facts.source} ({facts.model_class})"),
         ("accuracy", f"{facts.accuracy:.4f} on {images} held-out images, asked as encoded files"),
     ]
+    if facts.top_k_accuracy is not None and facts.top_k < len(facts.labels):
+        rows.append((f"among the first {facts.top_k}", f"{facts.top_k_accuracy:.4f}"))
+    if facts.calibration:
+        error = calibration_error(facts.calibration)
+        rows.append(("calibration error", f"{error:.4f}: how far scores are from the share that is right, on average"))
     if facts.baseline_accuracy is not None:
         rows.append(("the model before it", f"{facts.baseline_accuracy:.4f} on the same images"))
     rows.append(("trained on", f"{sum(facts.trained.values())} images of {len(facts.labels)} classes"))
@@ -197,6 +211,30 @@ def _curve(name: str, values: Sequence[float], width: int = 320, height: int = 1
         f'<svg role="img" aria-label="{_e(name)} per epoch" width="{width}" height="{height}">'
         f'<text x="30" y="14" font-size="12">{_e(told)}</text>'
         f'<polyline points="{points}" fill="none" stroke="#1565c0" stroke-width="1.5"/></svg>'
+    )
+
+
+def _reliability(bins: Sequence[Bin], side: int = 220) -> str:
+    """Bars of accuracy over score, with the line on which both are the same."""
+    if not bins:
+        return "<p>Not measured.</p>"
+    low, size = 30.0, side - 50.0
+    bars = "".join(
+        f'<rect x="{low + each.score * size - 6:.1f}" y="{low + (1 - each.accuracy) * size:.1f}" width="12" '
+        f'height="{each.accuracy * size:.1f}" fill="#1565c0" fill-opacity="0.6"><title>{each.images} images, score '
+        f"{each.score:.2f}, right {each.accuracy:.2f}</title></rect>"
+        for each in bins
+    )
+    end = low + size
+    return (
+        f'<svg role="img" aria-label="accuracy by score" width="{side}" height="{side}">{bars}'
+        f'<line x1="{low}" y1="{end}" x2="{end}" y2="{low}" stroke="#c62828"/>'
+        f'<line x1="{low}" y1="{end}" x2="{end}" y2="{end}" stroke="#999"/>'
+        f'<line x1="{low}" y1="{low}" x2="{low}" y2="{end}" stroke="#999"/>'
+        f'<text x="{low}" y="{end + 15}" font-size="11">0</text>'
+        f'<text x="{end - 6}" y="{end + 15}" font-size="11">1</text>'
+        f'<text x="{low + size / 2 - 14}" y="{end + 15}" font-size="11">score</text>'
+        f'<text x="16" y="{low + 6}" font-size="11">1</text></svg>'
     )
 
 

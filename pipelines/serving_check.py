@@ -10,7 +10,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,13 @@ class Report:
 
 
 def check_served(
-    model: Path, images: Sequence[bytes], *, log: Path, server: str = "auto", max_latency_ms: float | None = None
+    model: Path,
+    images: Sequence[bytes],
+    *,
+    log: Path,
+    server: str = "auto",
+    max_latency_ms: float | None = None,
+    max_size_mb: float | None = None,
 ) -> Report:
     """Starts a server process on a servable and compares its answers with the same servable in this process.
 
@@ -104,6 +110,7 @@ def check_served(
         server: One of `served.SERVERS`.
         max_latency_ms: The most that the 95th percentile of single requests may take over either door; None is
             no limit.
+        max_size_mb: The most that the servable's files may take, in millions of bytes; None is no limit.
 
     Returns:
         What was found. A server that does not start is a finding, too.
@@ -118,7 +125,8 @@ def check_served(
         base = Path(folder) / NAME
         base.mkdir()
         (base / "1").symlink_to(model.resolve(), target_is_directory=True)
-        return _check(base, model, images, log=log, kind=server, max_latency_ms=max_latency_ms)
+        report = _check(base, model, images, log=log, kind=server, max_latency_ms=max_latency_ms)
+    return replace(report, findings=(*_small_enough(model, max_size_mb), *report.findings))
 
 
 def differences(got: Arrays, wanted: Arrays, *, tolerance: float = TOLERANCE) -> str:
@@ -221,6 +229,13 @@ def _fast_enough(door: str, latency: Mapping[str, float], limit: float | None) -
         return []
     told = f"p95 {latency['p95']:.1f} ms, the limit is {limit:g} ms"
     return [Finding(check=f"latency over {door}", ok=latency["p95"] <= limit, told=told)]
+
+
+def _small_enough(model: Path, limit: float | None) -> list[Finding]:
+    if limit is None:
+        return []
+    size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) / 1e6
+    return [Finding(check="size", ok=size <= limit, told=f"{size:.1f} MB, the limit is {limit:g} MB")]
 
 
 def _warmup(model: Path) -> Iterator[Arrays]:

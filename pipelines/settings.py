@@ -69,6 +69,7 @@ class Settings:
         serving_dir: The TF Serving base path that blessed models are pushed to.
         name: The pipeline's name in the metadata.
         schedule: How to train.
+        warm_start: Train on from the latest blessed model, where there is one, instead of from `model`.
         threshold: The least accuracy on the eval split that is blessed, 0 to 1.
         max_loss: How far below the latest blessed model on the same images is still blessed.
         eval_share: The share held out by content hash, where `data` gives no split.
@@ -77,6 +78,7 @@ class Settings:
         server: What validates by serving: `auto` (`tensorflow_model_server` where it is on PATH, else `vitrina serve`)
             or one of the two.
         max_latency_ms: The most that the 95th percentile of single requests may take there; None is no limit.
+        max_size_mb: The most that the servable's files may take, in millions of bytes; None is no limit.
         keep: How many versions stay below `serving_dir`; None keeps all.
         cache: Take over the results of earlier runs whose inputs have not changed.
         beam_args: Passed to Beam as they are, such as `--direct_num_workers=4`.
@@ -88,6 +90,7 @@ class Settings:
     serving_dir: Path
     name: str = "vitrina"
     schedule: Schedule = Schedule()
+    warm_start: bool = False
     threshold: float = 0.9
     max_loss: float = 0.0
     eval_share: float = 0.2
@@ -95,6 +98,7 @@ class Settings:
     accept_anomalies: bool = False
     server: str = "auto"
     max_latency_ms: float | None = None
+    max_size_mb: float | None = None
     keep: int | None = None
     cache: bool = True
     beam_args: tuple[str, ...] = ()

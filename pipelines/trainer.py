@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ def run_fn(fn_args: Any) -> None:
 
     Args:
         fn_args: TFX's; `custom_config` holds `model` (a checkpoint), `schedule` (`settings.Schedule`) and `resume` (a
-            folder for the state of interrupted trainings).
+            folder for the state of interrupted trainings). `base_model`, where there is one, is started from instead.
 
     Raises:
         CheckFailed: The servable does not answer as the trained checkpoint does; no model comes out then.
@@ -40,7 +42,7 @@ def run_fn(fn_args: Any) -> None:
     labels = json.loads((Path(files[0]).parents[1] / LABELS_FILE).read_text(encoding="utf-8"))
     run = Path(fn_args.model_run_dir)
     trained = fine_tune(
-        fn_args.custom_config["model"],
+        _start(fn_args),
         files=files,
         labels=labels,
         out=run / CHECKPOINT,
@@ -52,11 +54,35 @@ def run_fn(fn_args: Any) -> None:
     # The checkpoint is read back from disk, so what is exported and certified is what was saved.
     model = sources.load(str(trained.checkpoint), task="image-classification")
     export.write(model, Path(fn_args.serving_model_dir), on_progress=log.info)
+    # Beside the servable, so that a later training can start from this one.
+    beside = Path(fn_args.serving_model_dir).parent / CHECKPOINT
+    shutil.copytree(trained.checkpoint, beside, copy_function=_link, dirs_exist_ok=True)
+
+
+def _start(fn_args: Any) -> str:
+    """The checkpoint to train on from: that of the base model, where there is one, else the one that was named."""
+    base = getattr(fn_args, "base_model", None)
+    if not base:
+        return str(fn_args.custom_config["model"])
+    checkpoint = Path(base).parent / CHECKPOINT
+    if not checkpoint.is_dir():
+        log.info("the latest blessed model has no checkpoint at %s, so training starts as the first time", checkpoint)
+        return str(fn_args.custom_config["model"])
+    log.info("training goes on from the latest blessed model, %s", checkpoint)
+    return str(checkpoint)
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for the same file, or a copy where the disk has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _resume_folder(fn_args: Any) -> Path:
     """The same for every try at the same training, and for no other: by its configuration and its images."""
-    key = json.dumps([fn_args.custom_config, sorted(fn_args.train_files)], sort_keys=True)
+    key = json.dumps([fn_args.custom_config, _start(fn_args), sorted(fn_args.train_files)], sort_keys=True)
     return Path(fn_args.custom_config["resume"]) / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 

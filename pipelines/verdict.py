@@ -18,12 +18,14 @@ def metrics(evaluation: Path) -> dict[str, float]:
         evaluation: The folder of a ModelEvaluation artifact.
 
     Returns:
-        `accuracy` (0 to 1) and `images`; `baseline_accuracy` where an earlier blessed model was measured beside it.
+        `accuracy` and `top_k_accuracy` (0 to 1) and `images`; `baseline_accuracy` where an earlier blessed model was
+        measured beside it.
     """
-    from pipelines.evaluation import ACCURACY, BASELINE, CANDIDATE
+    from pipelines.evaluation import ACCURACY, BASELINE, CANDIDATE, TOP_K_ACCURACY
 
     overall = _values(evaluation)[""]
-    found = {"accuracy": overall[CANDIDATE][ACCURACY], "images": overall[CANDIDATE][COUNT]}
+    own = overall[CANDIDATE]
+    found = {"accuracy": own[ACCURACY], "top_k_accuracy": own[TOP_K_ACCURACY], "images": own[COUNT]}
     if BASELINE in overall:
         found["baseline_accuracy"] = overall[BASELINE][ACCURACY]
     return found

@@ -72,7 +72,7 @@ def test_the_functions_are_those_of_the_packages():
 def test_what_is_not_there():
     with pytest.raises(AttributeError, match="no attribute 'exprot'"):
         vitrina.exprot  # noqa: B018
-    with pytest.raises(AttributeError, match=r"vitrina\.pipeline has no 'rnu', only compile, run"):
+    with pytest.raises(AttributeError, match=r"vitrina\.pipeline has no 'rnu', only compile, run, submit, watch"):
         vitrina.pipeline.rnu  # noqa: B018
 
 

@@ -51,7 +51,13 @@ k8s = Group("k8s", {"render": "k8s.render"})
 """`vitrina.k8s.render(...)`."""
 
 pipeline = Group(
-    "pipeline", {"run": "pipelines.local", "compile": "pipelines.compiled", "submit": "pipelines.compiled"}
+    "pipeline",
+    {
+        "run": "pipelines.local",
+        "watch": "pipelines.watch",
+        "compile": "pipelines.compiled",
+        "submit": "pipelines.compiled",
+    },
 )
 """`vitrina.pipeline.run(...)`."""
 

@@ -22,6 +22,7 @@ from tfx.types.artifact import Artifact
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from pipelines.data import find
+from pipelines.data.spans import named
 from pipelines.examples import LABELS_FILE
 from pipelines.ingest import SPLITS, check, ingest
 
@@ -64,6 +65,7 @@ class Executor(BaseBeamExecutor):  # type: ignore[misc]
         examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
         examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(examples, "tfrecords_gzip")
+        examples.span, examples.version = named(exec_properties["data"])
         data = find(exec_properties["data"])
         Path(report.uri).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=report.uri) as scratch:

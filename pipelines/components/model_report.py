@@ -20,7 +20,8 @@ from tfx.utils import path_utils
 from pipelines import verdict
 from pipelines.components.image_gen import IngestReport
 from pipelines.data import EVAL, TRAIN
-from pipelines.judged import Judged, confusion, judge
+from pipelines.evaluation import TOP_K
+from pipelines.judged import Judged, calibration, confusion, judge
 from pipelines.model_card import Facts, to_html, to_markdown
 from pipelines.trainer import HISTORY
 from signatures.spec import Card
@@ -129,4 +130,7 @@ def _facts(
         schedule=json.loads(exec_properties["schedule"]),
         packages=card.packages,
         mistakes=wrong[:MISTAKES],
+        top_k_accuracy=metrics["top_k_accuracy"],
+        top_k=TOP_K,
+        calibration=calibration(judged),
     )

@@ -26,11 +26,12 @@ IMAGES = 16
 
 
 class ServingCheckSpec(ComponentSpec):  # type: ignore[misc]
-    """What goes in and out; `max_latency_ms` of 0 is no limit."""
+    """What goes in and out; a limit of 0 is none."""
 
     PARAMETERS: ClassVar[dict[str, Any]] = {
         "server": ExecutionParameter(type=str),
         "max_latency_ms": ExecutionParameter(type=float),
+        "max_size_mb": ExecutionParameter(type=float),
     }
     INPUTS: ClassVar[dict[str, Any]] = {
         "model": ChannelParameter(type=standard_artifacts.Model),
@@ -54,6 +55,7 @@ class Executor(BaseExecutor):  # type: ignore[misc]
             log=folder / "server.log",
             server=exec_properties["server"],
             max_latency_ms=exec_properties["max_latency_ms"] or None,
+            max_size_mb=exec_properties["max_size_mb"] or None,
         )
         report.write(folder)
         (folder / FILES[report.ok]).touch()
@@ -68,18 +70,28 @@ class ServingCheck(BaseComponent):  # type: ignore[misc]
         examples: Some images of its eval split are asked about.
         server: One of `pipelines.served.SERVERS`.
         max_latency_ms: The most that the 95th percentile of single requests may take; None is no limit.
+        max_size_mb: The most that the servable's files may take, in millions of bytes; None is no limit.
     """
 
     SPEC_CLASS = ServingCheckSpec
     EXECUTOR_SPEC = ExecutorClassSpec(Executor)
 
-    def __init__(self, *, model: Any, examples: Any, server: str, max_latency_ms: float | None) -> None:
+    def __init__(
+        self,
+        *,
+        model: Any,
+        examples: Any,
+        server: str,
+        max_latency_ms: float | None = None,
+        max_size_mb: float | None = None,
+    ) -> None:
         super().__init__(
             spec=ServingCheckSpec(
                 model=model,
                 examples=examples,
                 server=server,
                 max_latency_ms=float(max_latency_ms or 0.0),
+                max_size_mb=float(max_size_mb or 0.0),
                 blessing=tfx.dsl.Channel(type=standard_artifacts.InfraBlessing),
             )
         )

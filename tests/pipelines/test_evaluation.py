@@ -143,7 +143,11 @@ def poor(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_figures_and_the_absolute_bar(examples: Path, good: Path, tmp_path: Path) -> None:
     assert evaluate(examples, good, tmp_path / "low", threshold=0.85)
-    assert verdict.metrics(tmp_path / "low" / "evaluation") == {"accuracy": pytest.approx(0.9), "images": 10}
+    assert verdict.metrics(tmp_path / "low" / "evaluation") == {
+        "accuracy": pytest.approx(0.9),
+        "top_k_accuracy": pytest.approx(1.0),
+        "images": 10,
+    }
     assert verdict.per_class(tmp_path / "low" / "evaluation") == {
         "bright": {"accuracy": pytest.approx(1.0), "images": 5},
         "dark": {"accuracy": pytest.approx(0.8), "images": 5},
@@ -162,6 +166,7 @@ def test_a_worse_model_than_the_latest_blessed_is_refused(
     assert not evaluate(examples, poor, tmp_path / "worse", baseline=good)
     assert verdict.metrics(tmp_path / "worse" / "evaluation") == {
         "accuracy": pytest.approx(0.5),
+        "top_k_accuracy": pytest.approx(1.0),
         "images": 10,
         "baseline_accuracy": pytest.approx(0.9),
     }

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from pipelines.judged import Judged, confusion
+from pipelines.judged import Bin, Judged, calibration, calibration_error, confusion
 from pipelines.model_card import Facts, to_html, to_markdown
 
 
@@ -36,6 +36,7 @@ def facts() -> Facts:
         parity={"holds": True},
         schedule={"epochs": 3},
         packages={"tensorflow": "2.16.2"},
+        calibration=calibration(found),
         mistakes=[item for item in found if item.answered != item.actual],
     )
 
@@ -43,6 +44,23 @@ def facts() -> Facts:
 def test_counts_of_answers() -> None:
     found = [judged("a", "a"), judged("a", "b"), judged("b", "b"), judged("b", ""), judged("b", "other")]
     assert confusion(found, ("a", "b")) == [[1, 1, 0], [0, 1, 2]]
+
+
+def test_calibration_is_the_distance_of_score_and_share_that_is_right() -> None:
+    found = [judged("a", "a", 0.95), judged("a", "b", 0.91), judged("a", "a", 1.0), judged("b", "a", 0.05)]
+    bins = calibration(found)
+    assert bins == [
+        Bin(images=1, score=pytest.approx(0.05), accuracy=0.0),
+        Bin(images=3, score=pytest.approx(2.86 / 3), accuracy=pytest.approx(2 / 3)),
+    ]
+    assert calibration_error(bins) == pytest.approx((0.05 + 0.86) / 4)
+    assert calibration_error([]) == 0.0
+
+
+def test_top_k_is_told_where_it_says_something(facts: Facts) -> None:
+    assert "among the first" not in to_markdown(dataclasses.replace(facts, top_k_accuracy=0.75, top_k=5))
+    assert "**among the first 1**: 0.7500" in to_markdown(dataclasses.replace(facts, top_k_accuracy=0.75, top_k=1))
+    assert "calibration error" in to_markdown(facts)
 
 
 def test_markdown_says_what_matters_and_keeps_its_table(facts: Facts) -> None:
@@ -70,7 +88,7 @@ def test_html_is_well_formed_and_escapes(facts: Facts) -> None:
     root = ET.fromstring(body)
     assert root.find("head/title").text == "pets & co"  # type: ignore[union-attr]
     assert len(root.findall(".//figure")) == 2
-    assert len(root.findall(".//svg")) == 1
+    assert len(root.findall(".//svg")) == 2
     assert "a<b>" not in page
     assert "http" not in page.replace("http-equiv", ""), "the page must stand alone"
 

@@ -24,9 +24,12 @@ def candidate(tiny_servable: Path, tmp_path: Path) -> Path:
 
 
 def test_a_good_servable_passes_over_both_doors(candidate: Path, photos: list[bytes], tmp_path: Path) -> None:
-    report = check_served(candidate, photos, log=tmp_path / "server.log", server="vitrina", max_latency_ms=60_000)
+    report = check_served(
+        candidate, photos, log=tmp_path / "server.log", server="vitrina", max_latency_ms=60_000, max_size_mb=100
+    )
     assert report.ok, report.failures
     assert [finding.check for finding in report.findings] == [
+        "size",
         "parity certificate",
         "answers over grpc",
         "broken images over grpc",
@@ -41,9 +44,12 @@ def test_a_good_servable_passes_over_both_doors(candidate: Path, photos: list[by
 
 def test_what_does_not_hold_is_told(candidate: Path, photos: list[bytes], tmp_path: Path) -> None:
     Card.read(candidate).replace(parity={}).write(candidate)
-    report = check_served(candidate, photos[:1], log=tmp_path / "server.log", server="vitrina", max_latency_ms=0.001)
+    report = check_served(
+        candidate, photos[:1], log=tmp_path / "server.log", server="vitrina", max_latency_ms=0.001, max_size_mb=0.01
+    )
     assert not report.ok
     assert [failure.partition(":")[0] for failure in report.failures] == [
+        "size",
         "parity certificate",
         "latency over grpc",
         "latency over rest",
