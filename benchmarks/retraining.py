@@ -51,7 +51,8 @@ def demonstrate(folder: Path, limit: int | None, epochs: int) -> list[str]:
         print(f"span {number}", flush=True)
         (seen,) = watch(
             data=data, root=folder / "root", once=True, model=folder / "checkpoint", serving_dir=base, warm_start=True,
-            schedule=Schedule(epochs=epochs, batch_size=32, learning_rate=3e-3), threshold=0.15, on_event=lambda _: None,
+            schedule=Schedule(epochs=epochs, batch_size=32, learning_rate=3e-3), threshold=0.15,
+            on_event=lambda _: None,
         )  # fmt: skip
         assert seen.span == number
         return seen
