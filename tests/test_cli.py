@@ -352,3 +352,41 @@ def read_only(tmp_path, request):
     folder = tmp_path / "shut"
     folder.mkdir(mode=0o555)
     return folder
+
+
+def test_export_takes_how_images_are_prepared(run, monkeypatch, tmp_path):
+    from signatures import export
+    from signatures.preprocessing import from_options
+
+    seen = []
+    monkeypatch.setattr(export, "export", lambda model, **given: seen.append(given["preprocessing"]) or tmp_path)
+    words = ("export", "model.keras", "--to", tmp_path)
+    shown = (
+        "--size",
+        "24x20",
+        "--resample",
+        "bicubic",
+        "--mean",
+        "0.5",
+        "--std",
+        "0.1,0.2,0.3",
+        "--rescale",
+        "1/127.5",
+    )
+    assert run(*words)[0] == 0
+    assert run(*words, *shown)[0] == 0
+    assert run(*words, "--size", "256", "--crop", "224")[0] == 0
+    options = {"resample": "bicubic", "mean": [0.5] * 3, "std": [0.1, 0.2, 0.3], "rescale": 1 / 127.5}
+    assert seen == [None, from_options(size=(24, 20), **options), from_options(size=256, crop=224)]
+
+    for wrong, says in [
+        (("--mean", "0.5"), "without --size"),
+        (("--size", "24", "--mean", "0.5"), "one of mean and std"),
+        (("--size", "24", "--resample", "cubic"), "Choose one of"),
+        (("--size", "2x"), "wanted pixels such as 224"),
+        (("--size", "24", "--std", "1,2"), "wanted three numbers"),
+        (("--size", "24", "--rescale", "1/0"), "wanted a number"),
+    ]:
+        code, _, err = run(*words, *wrong)
+        assert code == 2
+        assert says in err

@@ -1,6 +1,6 @@
 """Where models come from, one file per kind, found by name.
 
-`keras_hub:bert` is read by `sources/keras_hub.py` (the prefix), `model.keras` by `sources/keras.py` (the suffix), and
+`keras_hub:resnet` is read by `sources/keras_hub.py` (the prefix), `model.keras` by `sources/keras.py` (the suffix), and
 anything else, a folder or a Hub id, by `sources/transformers.py`. Each file holds one function `load` with the
 arguments of `load` below.
 """
@@ -19,6 +19,8 @@ __all__ = ["DTYPES", "known", "load"]
 
 DTYPES = ("float32", "bfloat16")
 DEFAULT = "transformers"
+SUFFIXES = {".keras": "keras", ".h5": "keras", ".hdf5": "keras"}
+"""The kinds of source that are told by a file's ending."""
 
 
 def known() -> list[str]:
@@ -37,7 +39,7 @@ def load(
     """Loads a model from wherever its name points to.
 
     Args:
-        model: A folder or Hub id with `config.json`, a `*.keras` file, or `KIND:NAME`, such as
+        model: A folder or Hub id with `config.json`, a `*.keras` or `*.h5` file, or `KIND:NAME`, such as
             `python:package.module:function`.
         task: A task name; None takes the one that the architecture is for.
         revision: A Hub branch, tag or commit.
@@ -76,5 +78,4 @@ def _kind(model: str) -> str:
                 f"signatures/sources/{kind}.py."
             )
         return kind
-    suffix = Path(model).suffix[1:]
-    return suffix if suffix in known() else DEFAULT
+    return SUFFIXES.get(Path(model).suffix, DEFAULT)

@@ -1,4 +1,4 @@
-"""`*.keras` files, of Keras 3 and of tf-keras."""
+"""`*.keras` and `*.h5` files, of Keras 3 and of tf-keras."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load(
     dtype: str = "float32",
     preprocessing: Preprocessing | None = None,
 ) -> Model:
-    """Loads a `.keras` file with the Keras that wrote it; arguments as in `signatures.sources.load`.
+    """Loads a `.keras` or `.h5` file with the Keras that wrote it; arguments as in `signatures.sources.load`.
 
     Raises:
         UsageError: There is no such file, it is not Keras's, or no preprocessing was given.
@@ -41,11 +41,7 @@ def load(
 def _load(path: Path) -> Any:
     if not path.is_file():
         raise UsageError(f"There is no file {path}. Give a model that Keras's `model.save` wrote.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            version = str(json.loads(archive.read("metadata.json"))["keras_version"])
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path} is not a .keras file ({error}). Save the model with `model.save`.") from error
+    version = _keras_version(path)
     try:
         keras: Any = importlib.import_module("tf_keras" if version.startswith("2.") else "keras")
     except ImportError as error:
@@ -57,3 +53,21 @@ def _load(path: Path) -> Any:
     except (ValueError, TypeError, OSError) as error:
         line = " ".join(str(error).split())[:300]
         raise UsageError(f"Keras cannot load {path}: {line} Register its custom layers, or use python:.") from error
+
+
+def _keras_version(path: Path) -> str:
+    """The version of the Keras that wrote a file."""
+    try:
+        if path.suffix != ".keras":
+            import h5py  # type: ignore[import-untyped]
+
+            with h5py.File(path) as file:
+                if "model_config" not in file.attrs:
+                    raise KeyError("it holds weights alone")
+                return str(file.attrs["keras_version"])
+        with zipfile.ZipFile(path) as archive:
+            return str(json.loads(archive.read("metadata.json"))["keras_version"])
+    except (zipfile.BadZipFile, KeyError, OSError, json.JSONDecodeError) as error:
+        raise UsageError(
+            f"{path} is not a {path.suffix} file of a whole model ({error}). Save the model with `model.save`."
+        ) from error

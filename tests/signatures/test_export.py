@@ -156,3 +156,27 @@ def test_labels_come_from_a_list_a_sequence_or_a_file(tmp_path: Path, loaded: An
     with pytest.raises(UsageError, match=r"Got 2 labels, but .* has 12 classes"):
         write(loaded, tmp_path / "new", labels="a,b")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_model_that_calls_python_is_refused_by_its_op(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would load nowhere but in the process that traced it."""
+    from signatures.preprocessing import from_options
+
+    (tmp_path / "calls_python.py").write_text(
+        "import tensorflow as tf\n"
+        "class Model(tf.Module):\n"
+        "    def __call__(self, pixels):\n"
+        "        means = tf.numpy_function(lambda x: x.mean((1, 2)), [pixels], tf.float32)\n"
+        "        return tf.ensure_shape(means, [None, 3])\n"
+        "def make():\n    return Model()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"python:calls_python:make runs the op PyFunc.*calls back into Python"):
+        export(
+            "python:calls_python:make",
+            to=tmp_path / "base",
+            labels="a,b,c",
+            preprocessing=from_options(size=8),
+            verify=False,
+        )
+    assert not list((tmp_path / "base").glob("*"))

@@ -169,8 +169,9 @@ def test_an_unknown_kind_or_dtype_is_said(tiny_vit: Path) -> None:
         sources.load(str(tiny_vit), dtype="int8")
 
 
+@pytest.mark.parametrize("file", ["model.keras", "model.h5"])
 @pytest.mark.parametrize("keras_name", ["keras", "tf_keras"])
-def test_keras_files_of_both_generations(keras_name: str, tmp_path: Path) -> None:
+def test_keras_files_of_both_generations(keras_name: str, file: str, tmp_path: Path) -> None:
     import importlib
 
     import tensorflow as tf
@@ -178,7 +179,7 @@ def test_keras_files_of_both_generations(keras_name: str, tmp_path: Path) -> Non
     keras = importlib.import_module(keras_name)
     layers = [keras.layers.InputLayer((8, 6, 3)), keras.layers.BatchNormalization(), keras.layers.Flatten()]
     native = keras.Sequential([*layers, keras.layers.Dense(4, activation="softmax")])
-    path = tmp_path / "model.keras"
+    path = tmp_path / file
     native.save(path)
     with pytest.raises(UsageError, match="never guessed"):
         sources.load(str(path))
@@ -224,6 +225,9 @@ def test_keras_files_that_are_not_are_said(tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_text("no")
     with pytest.raises(UsageError, match=r"is not a \.keras file"):
         sources.load(str(tmp_path / "model.keras"))
+    (tmp_path / "model.h5").write_text("no")
+    with pytest.raises(UsageError, match=r"is not a \.h5 file"):
+        sources.load(str(tmp_path / "model.h5"))
     with pytest.raises(UsageError, match="There is no file"):
         sources.load(str(tmp_path / "other.keras"))
 
