@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import shutil
 import socket
+import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,11 +16,13 @@ from PIL import Image
 
 from serving.async_client import connect_async
 from serving.client import TargetError, connect
+from serving.flags import parse
 from serving.results import Result
 from serving.results.classification import Classification
-from serving.server import free_port
+from serving.server import Server, free_port
 from signatures.errors import UsageError
 from signatures.spec import Signature
+from tests.signatures.pictures import claims, encode, noise, rle_bmp
 
 KINDS = ["path", "grpc", "http"]
 BAD = b"this is no image"
@@ -83,6 +88,57 @@ def test_one_bad_image_does_not_spoil_the_others(client, truth, photos):
     assert answers[1] == Classification(error=answers[1].error)
     assert [answer.labels for answer in (answers[0], *answers[2:])] == [answer.labels for answer in truth]
     assert not any(answer.error for answer in (answers[0], *answers[2:]))
+
+
+def spoilt(photo: bytes) -> dict[str, bytes]:
+    """Images that cannot be read, by a word of the reason."""
+    png = bytearray(encode(noise(9, 9), "PNG"))
+    png[png.index(b"IEND") - 5] ^= 1
+    return {
+        "empty": b"",
+        "no image that is read here": BAD,
+        "JPEG data is truncated": photo[: len(photo) // 2],
+        "PNG data is truncated or corrupt": bytes(png),
+        "more than the 64,000,000": claims(60_000, 60_000),
+        "only plain ones": rle_bmp(9, 9),
+        "bytes are no image": encode(noise(9, 9), "TIFF"),
+    }
+
+
+@pytest.fixture(scope="module", params=["vitrina serve", "tensorflow_model_server"])
+def merging(request, tiny_servable, tmp_path_factory):
+    """The target of a server that waits a minute for eight images, and then runs them together."""
+    grpc, rest = free_port(), free_port()
+    parameters = tmp_path_factory.mktemp("batching") / "parameters"
+    parameters.write_text("max_batch_size { value: 8 } batch_timeout_micros { value: 60000000 }")
+    flags = [f"--port={grpc}", f"--rest_api_port={rest}", "--model_name=tiny", f"--model_base_path={tiny_servable}"]
+    flags += ["--enable_batching", f"--batching_parameters_file={parameters}"]
+    if request.param == "vitrina serve":
+        server = Server(parse([*flags, "--enable_model_warmup=false"]))
+        server.start(timeout=300)
+        yield f"grpc://localhost:{grpc}/tiny"
+        server.stop(0)
+        return
+    stock = shutil.which("tensorflow_model_server")
+    if stock is None:
+        pytest.skip("tensorflow_model_server is not on PATH")
+    process = subprocess.Popen([stock, *flags])
+    yield f"grpc://localhost:{grpc}/tiny"
+    process.terminate()
+    process.wait(60)
+
+
+def test_bad_images_of_others_in_the_same_batch_change_no_answer(merging, truth, photos):
+    bad = spoilt(photos[0])
+    everything = [photos[0], *bad.values()]
+    with connect(merging, timeout=120) as client, ThreadPoolExecutor(len(everything)) as pool:
+        begun = time.monotonic()
+        good, *others = pool.map(client.predict, everything)
+    assert time.monotonic() - begun < 50, "they did not run together"
+    assert good == truth[0]
+    for reason, answer in zip(bad, others, strict=True):
+        assert reason in answer.error
+        assert answer == Classification(error=answer.error)
 
 
 @pytest.mark.parametrize("signature", ["from_examples", "classify", "pixels"])
