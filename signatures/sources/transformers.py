@@ -223,7 +223,8 @@ def _tf_class(architecture: str, task: str, model: str) -> Any:
     stem = re.sub(r"(For[A-Z]\w*|VisionModel|Model)$", "", architecture)
     # A head may be an ending (`ForImageClassification`) or a whole name (`CLIPModel`).
     candidates = [f"TF{head}" if head.startswith(stem) else f"TF{stem}{head}" for head in heads]
-    if architecture.endswith(heads) and task_of(architecture, model) == task:
+    # A task without heads of its own takes the class that the checkpoint names.
+    if not heads or (architecture.endswith(heads) and task_of(architecture, model) == task):
         candidates = [f"TF{architecture}"]
     for name in candidates:
         # transformers answers with a placeholder that raises where its back end is missing, and not at all for
