@@ -113,7 +113,7 @@ def _bmp(octets: tf.Tensor, header: Header) -> tf.Tensor:
 
     def read() -> tf.Tensor:
         rows = tf.reshape(octets[begin : begin + size], tf.stack([header.height, stride]))
-        image = _bmp_pixels(octets, tf.cast(rows, tf.int32), header, old)
+        image = _bmp_pixels(octets, rows, header, old)
         top_down = ~old & (take(octets, 25, 1)[0] == 255)
         return tf.cond(top_down, lambda: image, lambda: image[::-1])
 
@@ -121,18 +121,20 @@ def _bmp(octets: tf.Tensor, header: Header) -> tf.Tensor:
 
 
 def _bmp_pixels(octets: tf.Tensor, rows: tf.Tensor, header: Header, old: tf.Tensor) -> tf.Tensor:
-    """The stored rows, int32 [h, stride] bytes, as colours, uint8 [h, w, 3]."""
+    """The stored rows, uint8 [h, stride], as colours, uint8 [h, w, 3]."""
     height, width, bits = tf.shape(rows)[0], tf.cast(header.width, tf.int32), header.bits
     masks = little(tf.reshape(take(octets, 54, 12), [3, 4]))
     masked = little(take(octets, 30, 4)) == 3
 
     def indexed() -> tf.Tensor:
         shifts = tf.range(8 - bits, -1, -bits)
-        indices = tf.bitwise.right_shift(rows[:, :, None], shifts) & (tf.bitwise.left_shift(1, bits) - 1)
+        packed = tf.cast(rows, tf.int32)[:, :, None]
+        indices = tf.bitwise.right_shift(packed, shifts) & (tf.bitwise.left_shift(1, bits) - 1)
         return tf.gather(_bmp_palette(octets, bits, old), tf.reshape(indices, [height, -1])[:, :width])
 
     def high_color() -> tf.Tensor:
-        words = rows[:, 0 : 2 * width : 2] + 256 * rows[:, 1 : 2 * width : 2]
+        low, high = (tf.cast(rows[:, i : 2 * width : 2], tf.int32) for i in (0, 1))
+        words = low + 256 * high
         wide = masked & (masks[0] == 0xF800)
         green_top, red_shift = tf.where(wide, 63, 31), tf.where(wide, 11, 10)
         red = tf.bitwise.right_shift(words, red_shift) & 31
@@ -144,7 +146,7 @@ def _bmp_pixels(octets: tf.Tensor, rows: tf.Tensor, header: Header, old: tf.Tens
         pixels = tf.reshape(rows[:, : width * samples], [height, width, samples])
         own = masked & (bits == 32) & (masks[1] != 0)
         places = tf.where(own, _byte_of(masks), tf.constant([2, 1, 0]))
-        return tf.cast(tf.gather(pixels, places, axis=2), tf.uint8)
+        return tf.gather(pixels, places, axis=2)
 
     return tf.cond(bits <= 8, indexed, lambda: tf.cond(bits == 16, high_color, true_color))
 
