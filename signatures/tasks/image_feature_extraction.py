@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["TASK"]
 
 HIDDEN, POOLED = "last_hidden_state", "pooler_output"
+MASKED = "ForMaskedImageModeling"
 
 
 def fit(model: Model, options: Mapping[str, Any]) -> Head:
@@ -25,6 +26,7 @@ def fit(model: Model, options: Mapping[str, Any]) -> Head:
         UsageError: The model has no such output, seen when its raw outputs are first traced.
     """
     wanted = POOLED if options["pool"] else HIDDEN
+    masked = _masked(model) if _restores(model.native) else {}
 
     def postprocess(raw: Tensors, request: Request) -> Tensors:  # noqa: ARG001
         if wanted in raw:
@@ -42,7 +44,41 @@ def fit(model: Model, options: Mapping[str, Any]) -> Head:
         outputs={"embedding": Tensor(dtype="float32", shape=(None, _width(model)), meaning=how)},
         postprocess=postprocess,
         options={"pool": options["pool"], "embedding": how},
+        **masked,
     )
+
+
+def _restores(native: Any) -> bool:
+    """Whether a model was trained to restore hidden patches (`TFDeiTForMaskedImageModeling`)."""
+    return type(native).__name__.endswith(MASKED)
+
+
+def _masked(model: Model) -> dict[str, Any]:
+    """What a head needs besides for a model that restores hidden patches.
+
+    Its vector is the body's, of the whole image; its `model` signature also takes which patches to hide, and gives the
+    reconstruction.
+    """
+    import tensorflow as tf
+
+    native = model.native
+    patches = (int(model.config["image_size"]) // int(model.config["patch_size"])) ** 2
+    hidden = Tensor(dtype="bool", shape=(None, patches), meaning="True for a patch to hide, row by row")
+
+    def features(given: Tensors, request: Request) -> Tensors:  # noqa: ARG001
+        return {**given, "bool_masked_pos": tf.zeros([tf.shape(given["pixel_values"])[0], patches], tf.bool)}
+
+    def forward(given: Tensors) -> Tensors:
+        body = _body(native)(given["pixel_values"], training=False)
+        whole = {name: body[name] for name in (HIDDEN, POOLED) if body.get(name) is not None}
+        return {**whole, "reconstruction": native(**given, training=False)["reconstruction"]}
+
+    inputs = {"pixel_values": model.inputs["pixel_values"], "bool_masked_pos": hidden}
+    return {"features": features, "forward": forward, "model_inputs": inputs}
+
+
+def _body(native: Any) -> Any:
+    return getattr(native, native.base_model_prefix)
 
 
 def _width(model: Model) -> int | None:
@@ -67,6 +103,12 @@ def reference(checkpoint: Checkpoint, image: Any, inputs: Mapping[str, Any]) -> 
     from transformers import ImageFeatureExtractionPipeline
 
     pool = checkpoint.card.options["pool"]
+    if _restores(checkpoint.native):
+        # The pipeline would answer with the reconstruction.
+        pixels = checkpoint.features(image)["pixel_values"][None]
+        body = _body(checkpoint.native)(pixels, training=False)
+        values = body[POOLED if pool else HIDDEN].numpy()[0]
+        return {"embedding": values.mean(axis={1: (), 2: 0, 3: (1, 2)}[values.ndim], dtype=np.float64)}
     values = checkpoint.pipeline(ImageFeatureExtractionPipeline)(image, pool=pool, return_tensors=True)[0].numpy()
     return {"embedding": values.mean(axis={1: (), 2: 0, 3: (1, 2)}[values.ndim], dtype=np.float64)}
 
@@ -74,7 +116,7 @@ def reference(checkpoint: Checkpoint, image: Any, inputs: Mapping[str, Any]) -> 
 TASK = Task(
     name="image-feature-extraction",
     summary="One vector per image that says what it looks like.",
-    heads=("VisionModel", "Model"),
+    heads=("VisionModel", "Model", MASKED),
     outputs={"embedding": Tensor(dtype="float32", shape=(None, None), meaning="the image's vector")},
     fit=fit,
     options={

@@ -157,6 +157,8 @@ def make_architecture(family: str, head: str) -> tuple[Any, Any]:
     if hasattr(config, "use_auxiliary_head"):
         # Only training uses it; `sources.transformers` leaves it out too.
         config.use_auxiliary_head = False
+    if head == "ForMaskedImageModeling":
+        config.encoder_stride = 8 if family == "DeiT" else 4
     if family == "Data2VecVision" and head == "ForSemanticSegmentation":
         config.num_hidden_layers, config.out_indices = 4, [0, 1, 2, 3]
     seed()

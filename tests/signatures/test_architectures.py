@@ -47,7 +47,8 @@ def compare(family: str, end: str, task_name: str, several: list[dict[str, Any]]
     sizes = tf.constant([[image.height, image.width] for image in images])
 
     def run(pixel_values: Any, sizes: Any) -> list[Any]:
-        raw = model.call({"pixel_values": pixel_values})
+        features = heads[0].features({"pixel_values": pixel_values}, Request(inputs={}, sizes=sizes))
+        raw = (heads[0].forward or model.call)(features)
         return [head.postprocess(raw, Request(inputs={}, sizes=sizes)) for head in heads]
 
     specs = [tf.TensorSpec([None, *pixels.shape[1:]]), tf.TensorSpec([None, 2], tf.int32)]
@@ -100,6 +101,36 @@ def test_bodies(family: str) -> None:
     first, second = answer["embedding"]
     assert first.ndim == 1
     assert not np.allclose(first, second), "the model does not tell images apart"
+
+
+@pytest.mark.parametrize("family", ["DeiT", "Swin"])
+def test_models_that_restore_hidden_patches(family: str) -> None:
+    """Their vector is the body's; the `model` signature takes the mask and gives the reconstruction."""
+    import tensorflow as tf
+
+    from signatures.preprocessing import Preprocessing
+    from signatures.sources.transformers import task_of, wrap
+    from signatures.spec import Source
+    from signatures.tasks import TASKS, settle
+
+    task = TASKS[task_of(f"{family}ForMaskedImageModeling", "a checkpoint")]
+    assert task.name == "image-feature-extraction"
+    compare(family, "ForMaskedImageModeling", task.name, [{}])
+    native, _ = architectures.make_architecture(family, "ForMaskedImageModeling")
+    source = Source(model=family, revision=None, cls=type(native).__name__)
+    model = wrap(native, task=task.name, preprocessing=Preprocessing(processor="x"), source=source, files={})
+    head = task.fit(model, settle(task, {}))
+    assert head.forward is not None
+    assert head.model_inputs is not None
+    pixels = tf.random.stateless_uniform([2, 3, 32, 32], (0, 1))
+    count = head.model_inputs["bool_masked_pos"].shape[1]
+    hidden = tf.random.stateless_uniform([2, count], (0, 2)) > 0.5
+    got = tf.function(head.forward)({"pixel_values": pixels, "bool_masked_pos": hidden})
+    want = native(pixels, bool_masked_pos=hidden, training=False).reconstruction
+    assert want.shape == (2, 3, 32, 32)
+    np.testing.assert_allclose(got["reconstruction"], want, atol=1e-4)
+    plain = native(pixels, training=False).reconstruction
+    assert not np.allclose(plain, want, atol=1e-4), "the mask does nothing"
 
 
 def test_a_body_without_pooler_says_so() -> None:
