@@ -79,7 +79,7 @@ def demonstrate(folder: Path, limit: int | None, epochs: int) -> list[str]:
         for path in sorted((data / "span-4").rglob("*.png"))[::3]:
             path.write_bytes(b"spoiled")
         fourth = run(4)
-        expect(f"stopped: {fourth.error}", "cannot be read" in fourth.error and "train/0/" in fourth.error)
+        expect(f"stopped: {fourth.error}", "cannot be read" in fourth.error and "eval/0/" in fourth.error)
         still = accuracy(server.grpc, data / "span-2")
         expect(f"the second model is still served, accuracy {still:.4f}", still == good)
     return failed

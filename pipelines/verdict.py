@@ -76,7 +76,7 @@ def _line(failure: Any) -> str:
     value = failure.metric_value.double_value.value
     if failure.metric_key.is_diff:
         allowed = -failure.metric_threshold.change_threshold.absolute.value
-        return f"{name} {-value:.4g} less than the latest blessed model's; at most {max(allowed, 0):.4g} is allowed"
+        return f"{name} {-value:.4g} less than the latest blessed model's; at most {round(max(allowed, 0), 6):.4g} is allowed"
     return f"{name} {value:.4f} is below {failure.metric_threshold.value_threshold.lower_bound.value:.4f}"
 
 
