@@ -75,8 +75,9 @@ def _line(failure: Any) -> str:
     name = failure.metric_key.name.removeprefix("sparse_categorical_")
     value = failure.metric_value.double_value.value
     if failure.metric_key.is_diff:
-        allowed = -failure.metric_threshold.change_threshold.absolute.value
-        return f"{name} {-value:.4g} less than the latest blessed model's; at most {round(max(allowed, 0), 6):.4g} is allowed"
+        # Without the hair's width that `eval_config` adds.
+        allowed = round(max(-failure.metric_threshold.change_threshold.absolute.value, 0), 6)
+        return f"{name} {-value:.4g} less than the latest blessed model's; at most {allowed:.4g} is allowed"
     return f"{name} {value:.4f} is below {failure.metric_threshold.value_threshold.lower_bound.value:.4f}"
 
 
