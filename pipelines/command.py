@@ -131,7 +131,7 @@ def _compile_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, type=Path, help="the file to write: *.json, or *.yaml for the spec alone"
     )
-    parser.add_argument("--image", required=True, help="a container image with vitrina[tfx] and kfp-pipeline-spec")
+    parser.add_argument("--image", required=True, help="a container image with vitrina[tfx]")
 
 
 def _submit_options(parser: argparse.ArgumentParser) -> None:

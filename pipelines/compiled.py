@@ -46,7 +46,7 @@ def compile(
         model: A Hub id, or a checkpoint folder in a bucket.
         root: Where the job's artifacts go, `gs://bucket/...`.
         serving_dir: The TF Serving base path in a bucket that is pushed to.
-        image: A container image with `vitrina[tfx]` and `kfp-pipeline-spec` installed.
+        image: A container image with `vitrina[tfx]` installed.
         out: The file: `*.json` for the whole job, `*.yaml` for its pipeline spec.
         schedule: How to train; None is `Schedule()`.
         **settings: The rest of `Settings`, as for a local run.
@@ -124,9 +124,8 @@ def _translate(settings: Settings, *, pipeline_root: str, image: str) -> dict[st
     try:
         from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as kubeflow
     except ImportError as error:
-        missing = "kfp-pipeline-spec" if "kfp" in str(error) else "vitrina[tfx]"
         raise UsageError(
-            f"Compiling needs a package that is not installed ({error}). Install it with: pip install '{missing}'"
+            f"Compiling needs a package that is not installed ({error}). Install it with: pip install 'vitrina[tfx]'"
         ) from error
 
     from pipelines import graph
