@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from vitrina.groups import Group
 
 if TYPE_CHECKING:
+    from pipelines.batch import batch as batch
     from serving.async_client import connect_async as connect_async
     from serving.bench import bench as bench
     from serving.client import connect as connect
@@ -35,6 +36,7 @@ _HOMES = {
     "CheckFailed": "signatures.errors",
     "UsageError": "signatures.errors",
     "VitrinaError": "signatures.errors",
+    "batch": "pipelines.batch",
     "bench": "serving.bench",
     "connect": "serving.client",
     "connect_async": "serving.async_client",
