@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Graphs are millions of objects, and looking through them as often as Python does takes a tenth of the run.
 gc.set_threshold(100_000, 20, 20)
+# The same examples in every run; `benchmarks/fuzz.py` looks for new ones.
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 TINY_LABELS = tuple(f"kind {chr(ord('a') + index)}" for index in range(12))
 """Labels in id order."""

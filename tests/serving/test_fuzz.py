@@ -67,7 +67,8 @@ def test_tensors_are_read_as_tensorflow_reads_them(proto: tensor_pb2.TensorProto
     got = tensors.parse(proto)
     assert got.shape == tuple(wanted.shape)
     if proto.dtype == types_pb2.DT_STRING:
-        assert got.tolist() == np.asarray(wanted.numpy(), dtype=object).tolist()
+        # Flat, for a list of 2^40 empty lists would fill the memory.
+        assert got.ravel().tolist() == np.asarray(wanted.numpy(), dtype=object).ravel().tolist()
     else:
         assert got.tobytes() == wanted.numpy().tobytes()
 
