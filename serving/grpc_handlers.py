@@ -17,7 +17,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving import inference, model_config, tensors
-from serving.errors import ServingError, invalid_argument
+from serving.errors import invalid_argument
 from serving.inference import CLASSIFY, REGRESS, Result, Task
 from serving.messages_in import input_examples, model_spec
 from serving.predict import Answer, Core, ModelSpec
@@ -172,8 +172,3 @@ def _fill_values(proto: Any, result: Result) -> None:
     assert result.values is not None
     for value in result.values.tolist():
         proto.regressions.add(value=value)
-
-
-def record_error(error: ServingError | None) -> str:
-    """The status label of a metric."""
-    return error.code.name if error is not None else "OK"

@@ -234,8 +234,7 @@ def decode_batch(image_bytes: tf.Tensor, processor: Processor, *, max_pixels: in
     def item(data: tf.Tensor) -> _Item:
         return _item(data, processor, max_pixels)
 
-    with tf.device(_DEVICE):
-        return Decoded(*_each(apart(item), image_bytes, processor))
+    return Decoded(*_each(item, image_bytes, processor))
 
 
 def pixels_batch(pixels: tf.Tensor, processor: Processor) -> Decoded:
@@ -255,8 +254,7 @@ def pixels_batch(pixels: tf.Tensor, processor: Processor) -> Decoded:
     def item(image: tf.Tensor) -> _Item:
         return _features(processor, image, reason), reason, size
 
-    with tf.device(_DEVICE):
-        return Decoded(*_each(apart(item), pixels, processor))
+    return Decoded(*_each(item, pixels, processor))
 
 
 _Item = tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]
@@ -265,14 +263,16 @@ _Item = tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]
 def _each(item: Callable[[tf.Tensor], _Item], batch: tf.Tensor, processor: Processor) -> _Item:
     """`item` of every element, several at a time, stacked."""
     specs = {name: tf.TensorSpec(tensor.shape[1:], tensor.dtype) for name, tensor in processor.spec().items()}
-    if not processor.fixed_size:
-        return _each_of_any_size(item, batch, specs)
-    result: _Item = tf.map_fn(
-        tf.autograph.experimental.do_not_convert(item),
-        batch,
-        fn_output_signature=(specs, *_REASON_AND_SIZE),
-        parallel_iterations=_PARALLEL_ITEMS,
-    )
+    item = apart(item)
+    with tf.device(_DEVICE):
+        if not processor.fixed_size:
+            return _each_of_any_size(item, batch, specs)
+        result: _Item = tf.map_fn(
+            tf.autograph.experimental.do_not_convert(item),
+            batch,
+            fn_output_signature=(specs, *_REASON_AND_SIZE),
+            parallel_iterations=_PARALLEL_ITEMS,
+        )
     return result
 
 
