@@ -95,7 +95,7 @@ def parse_roughly(data: bytes) -> Json:
     Raises:
         ValueError: Only `parse` can tell what this is.
     """
-    if b"\\u" in data or data[:1] == b"\xef" or _BIG_EXPONENT.search(data) or longest_number(data, _BIG_NUMBER):
+    if b"\\u" in data or data[:1] == b"\xef" or _BIG_EXPONENT.search(data) or has_long_number(data, _BIG_NUMBER):
         raise ValueError("not for quick reading")
     try:
         return _ROUGH_SCANNER.decode(data.decode("latin-1"))  # type: ignore[no-any-return]
@@ -103,7 +103,7 @@ def parse_roughly(data: bytes) -> Json:
         raise ValueError("too deep for quick reading") from error
 
 
-def longest_number(data: bytes, zeros: bytes) -> bool:
+def has_long_number(data: bytes, zeros: bytes) -> bool:
     """Whether somewhere as many digits and points follow one another as there are `zeros`."""
     return zeros in data.translate(_AS_ZEROS)
 

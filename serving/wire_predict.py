@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tensorflow.core.framework import types_pb2
 
 from serving import wire
-from serving.json_reader import Object, longest_number, parse_roughly
+from serving.json_reader import Object, has_long_number, parse_roughly
 
 __all__ = ["PredictBody"]
 
@@ -84,7 +84,7 @@ class PredictBody:
         return None if found is None else wire.Request(found, row=row)
 
     def _quick_double(self, flat: list[Any], _: int) -> Array | None:
-        if _EXPONENT.search(self._body) or longest_number(self._body, _DIGITS_OF_DOUBLE):
+        if _EXPONENT.search(self._body) or has_long_number(self._body, _DIGITS_OF_DOUBLE):
             return None
         return wire.CONVERT[types_pb2.DT_DOUBLE](flat, types_pb2.DT_DOUBLE)
 
