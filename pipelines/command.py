@@ -103,6 +103,17 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     bar = parser.add_argument_group("blessing and pushing")
     _number(bar, "threshold", float, DEFAULTS, "least accuracy on what is held out")
     _number(bar, "max-loss", float, DEFAULTS, "how far below the latest blessed model is still blessed")
+    for name, told in (
+        ("top-k-threshold", "least share whose class is among the first five answers"),
+        ("class-threshold", "least accuracy of every single class"),
+        ("max-class-loss", "how far any class may be below the latest blessed model"),
+        ("max-calibration-error", "most that scores may be from the share that is right"),
+    ):
+        bar.add_argument(f"--{name}", type=float, default=None, help=f"{told} (default: not asked for)")
+    bar.add_argument(
+        "--slice", action="append", default=None, metavar="FEATURE", dest="slices",
+        help="give the figures per value of this feature, too (default: image/format)",
+    )  # fmt: skip
     bar.add_argument(
         "--server", default=DEFAULTS["server"], choices=SERVERS, help="what validates by serving (%(default)s)"
     )
@@ -166,6 +177,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
         **{name: getattr(arguments, name) for name in names},
         "schedule": schedule,
         "cache": not arguments.no_cache,
+        "slices": tuple(arguments.slices) if arguments.slices else DEFAULTS["slices"],
         "beam_args": tuple(arguments.beam_arg),
     }
 
@@ -233,6 +245,8 @@ def _print_result(result: RunResult, seconds: float) -> None:
     before = result.metrics.get("baseline_accuracy")
     compared = "" if before is None else f"; the latest blessed model before it: {before:.4f}"
     print(f"accuracy on what is held out, bytes in: {result.metrics['accuracy']:.4f}{compared}")
+    top, error = result.metrics["top_k_accuracy"], result.metrics["calibration_error"]
+    print(f"among the first five answers: {top:.4f}; scores are {error:.4f} from the share that is right, on average")
     for door, latency in result.serving["latency_ms"].items():
         print(f"served by {result.serving['server']} over {door}: p50 {latency['p50']} ms, p95 {latency['p95']} ms")
     print(f"log: {result.log}")

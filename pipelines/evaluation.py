@@ -20,6 +20,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from pipelines.examples import ENCODED, LABEL, TEXT
+from pipelines.settings import Bar
 from signatures.errors import CheckFailed
 from signatures.spec import Card
 
@@ -45,33 +46,36 @@ SIGNATURE = "serving_default"
 BATCH = 64
 
 
-def eval_config(*, threshold: float, max_loss: float = 0.0) -> Any:
+def eval_config(bar: Bar, *, slices: Sequence[str] = ()) -> Any:
     """What is measured, on which slices, and what blesses.
 
     Args:
-        threshold: The least accuracy on the eval split, 0 to 1.
-        max_loss: How far below the latest blessed model (measured on the same images) the candidate may be.
+        bar: What a model has to reach.
+        slices: Features of the Examples by whose values the figures are given too, besides the class.
 
     Returns:
         A `tfma.EvalConfig`.
     """
-    # TFMA compares with >, so that an equal model needs a hair's width.
-    accuracy = tfma.MetricThreshold(
-        value_threshold=tfma.GenericValueThreshold(lower_bound={"value": threshold}),
-        change_threshold=tfma.GenericChangeThreshold(
-            direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -max_loss - 1e-9}
-        ),
-    )
+    overall = tfma.SlicingSpec()
+    by_class = tfma.SlicingSpec(feature_keys=[TEXT])
+    accuracy = [(overall, _least(bar.threshold, bar.max_loss))]
+    if bar.class_threshold is not None or bar.max_class_loss is not None:
+        accuracy.append((by_class, _least(bar.class_threshold, bar.max_class_loss)))
+    top_k = [] if bar.top_k_threshold is None else [(overall, _least(bar.top_k_threshold))]
+    calibrated = [] if bar.max_calibration_error is None else [(overall, _most(bar.max_calibration_error))]
     metrics = [
         tfma.MetricConfig(class_name="ExampleCount"),
+        tfma.MetricConfig(class_name="SparseCategoricalAccuracy", per_slice_thresholds=_per_slice(accuracy)),
         tfma.MetricConfig(
-            class_name="SparseCategoricalAccuracy",
-            # On the whole split: a plain `threshold` would hold for every class slice too.
-            per_slice_thresholds=[
-                config_pb2.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=accuracy)
-            ],
+            class_name="SparseTopKCategoricalAccuracy",
+            config=f'{{"k": {TOP_K}}}',
+            per_slice_thresholds=_per_slice(top_k),
         ),
-        tfma.MetricConfig(class_name="SparseTopKCategoricalAccuracy", config=f'{{"k": {TOP_K}}}'),
+        tfma.MetricConfig(
+            class_name="CalibrationError",
+            module="pipelines.calibration_metric",
+            per_slice_thresholds=_per_slice(calibrated),
+        ),
         tfma.MetricConfig(class_name="MultiClassConfusionMatrixAtThresholds", config='{"thresholds": [0.5]}'),
     ]
     return tfma.EvalConfig(
@@ -79,9 +83,36 @@ def eval_config(*, threshold: float, max_loss: float = 0.0) -> Any:
             tfma.ModelSpec(name=CANDIDATE, signature_name=SIGNATURE, label_key=LABEL),
             tfma.ModelSpec(name=BASELINE, signature_name=SIGNATURE, label_key=LABEL, is_baseline=True),
         ],
-        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=[TEXT])],
+        slicing_specs=[overall, by_class, *(tfma.SlicingSpec(feature_keys=[name]) for name in slices if name != TEXT)],
         metrics_specs=[tfma.MetricsSpec(metrics=metrics)],
     )
+
+
+def _least(value: float | None, max_loss: float | None = None) -> Any:
+    """At least `value`, and at most `max_loss` below the latest blessed model."""
+    found = tfma.MetricThreshold()
+    if value is not None:
+        found.value_threshold.CopyFrom(tfma.GenericValueThreshold(lower_bound={"value": value}))
+    if max_loss is not None:
+        # TFMA compares changes with >, so that an equal model needs a hair's width.
+        found.change_threshold.CopyFrom(
+            tfma.GenericChangeThreshold(
+                direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -max_loss - 1e-9}
+            )
+        )
+    return found
+
+
+def _most(value: float) -> Any:
+    return tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(upper_bound={"value": value}))
+
+
+def _per_slice(thresholds: Sequence[tuple[Any, Any]]) -> list[Any]:
+    """Each for its slices alone: a plain `threshold` would hold for every slice that is measured."""
+    return [
+        config_pb2.PerSliceMetricThreshold(slicing_specs=[slices], threshold=threshold)
+        for slices, threshold in thresholds
+    ]
 
 
 def custom_extractors(eval_shared_model: Any, eval_config: Any, tensor_adapter_config: Any) -> list[Any]:

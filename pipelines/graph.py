@@ -112,7 +112,7 @@ def _components(settings: Settings, started: str, *, fingerprint: str) -> list[A
         model=trainer.outputs["model"],
         baseline_model=blessed.outputs["model"],
         example_splits=[EVAL],
-        eval_config=eval_config(threshold=settings.threshold, max_loss=settings.max_loss),
+        eval_config=eval_config(settings.bar, slices=settings.slices),
         module_path="pipelines.evaluation",
     )
     serving = ServingCheck(

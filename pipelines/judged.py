@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.calibration import Bin, bins
 from pipelines.examples import ENCODED, FILENAME, FORMAT, TEXT
 
-__all__ = ["Bin", "Judged", "calibration", "calibration_error", "confusion", "judge"]
+__all__ = ["Judged", "calibration", "confusion", "judge"]
 
 SIGNATURE = "serving_default"
 BATCH = 64
-BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,21 +35,6 @@ class Judged:
     actual: str
     answered: str
     score: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bin:
-    """The answers whose score is in one tenth.
-
-    Args:
-        images: How many.
-        score: Their mean score.
-        accuracy: The share of them that is right.
-    """
-
-    images: int
-    score: float
-    accuracy: float
 
 
 def judge(servable: Path, split: Path) -> list[Judged]:
@@ -83,28 +68,9 @@ def confusion(judged: Sequence[Judged], labels: Sequence[str]) -> list[list[int]
     return counts
 
 
-def calibration(judged: Sequence[Judged]) -> list[Bin]:
+def calibration(judged: Iterable[Judged]) -> list[Bin]:
     """How often answers of a score are right: the bins of ten that hold any, by rising score."""
-    bins: dict[int, list[Judged]] = {}
-    for item in judged:
-        bins.setdefault(min(int(item.score * BINS), BINS - 1), []).append(item)
-    return [
-        Bin(
-            images=len(items),
-            score=sum(item.score for item in items) / len(items),
-            accuracy=sum(item.answered == item.actual for item in items) / len(items),
-        )
-        for _, items in sorted(bins.items())
-    ]
-
-
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """The expected calibration error, 0 to 1: the mean distance of score and accuracy, weighed by images.
-
-    Source: Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3.
-    """
-    images = sum(each.images for each in bins)
-    return sum(each.images * abs(each.score - each.accuracy) for each in bins) / images if images else 0.0
+    return bins((item.score, item.answered == item.actual) for item in judged)
 
 
 def _judged(features: Sequence[Any], labels: Any, scores: Any) -> Iterator[Judged]:

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.judged import Bin, Judged, calibration_error
+from pipelines.calibration import Bin, calibration_error
+from pipelines.judged import Judged
 
 __all__ = ["Facts", "to_html", "to_markdown"]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from signatures.errors import UsageError
 
-__all__ = ["Schedule", "Settings"]
+__all__ = ["Bar", "Schedule", "Settings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,32 @@ class Schedule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bar:
+    """What a model has to reach, on what is held out, to be blessed. Shares from 0 to 1; None asks for nothing.
+
+    Args:
+        threshold: The least accuracy.
+        max_loss: How far below the latest blessed model on the same images is still blessed.
+        top_k_threshold: The least share whose class is among the first five answers.
+        class_threshold: The least accuracy of every single class.
+        max_class_loss: How far any single class may be below the latest blessed model.
+        max_calibration_error: The most that scores may be from the share that is right, on average.
+    """
+
+    threshold: float = 0.9
+    max_loss: float = 0.0
+    top_k_threshold: float | None = None
+    class_threshold: float | None = None
+    max_class_loss: float | None = None
+    max_calibration_error: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not 0 <= value <= 1:
+                raise UsageError(f"Got {name} {value}, but it is a share from 0 to 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """One pipeline.
 
@@ -70,8 +96,13 @@ class Settings:
         name: The pipeline's name in the metadata.
         schedule: How to train.
         warm_start: Train on from the latest blessed model, where there is one, instead of from `model`.
-        threshold: The least accuracy on the eval split that is blessed, 0 to 1.
+        threshold: The least accuracy on the eval split that is blessed, 0 to 1; for this and the next five see `Bar`.
         max_loss: How far below the latest blessed model on the same images is still blessed.
+        top_k_threshold: The least top 5 accuracy.
+        class_threshold: The least accuracy of every class.
+        max_class_loss: How far any class may be below the latest blessed model.
+        max_calibration_error: The largest calibration error.
+        slices: Features of the Examples by whose values the figures are given too, such as `image/format`.
         eval_share: The share held out by content hash, where `data` gives no split.
         max_bad_share: The share of unreadable files that is tolerated.
         accept_anomalies: Go on where the data is not what its schema says.
@@ -91,8 +122,13 @@ class Settings:
     name: str = "vitrina"
     schedule: Schedule = Schedule()
     warm_start: bool = False
-    threshold: float = 0.9
-    max_loss: float = 0.0
+    threshold: float = Bar.threshold
+    max_loss: float = Bar.max_loss
+    top_k_threshold: float | None = None
+    class_threshold: float | None = None
+    max_class_loss: float | None = None
+    max_calibration_error: float | None = None
+    slices: tuple[str, ...] = ("image/format",)
     eval_share: float = 0.2
     max_bad_share: float = 0.05
     accept_anomalies: bool = False
@@ -104,13 +140,18 @@ class Settings:
     beam_args: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "max_loss", "max_bad_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"Got {name} {getattr(self, name)}, but it is a share from 0 to 1.")
+        _ = self.bar
+        if not 0 <= self.max_bad_share <= 1:
+            raise UsageError(f"Got max_bad_share {self.max_bad_share}, but it is a share from 0 to 1.")
         if not 0 < self.eval_share < 1:
             raise UsageError(f"Got eval_share {self.eval_share}, but it is a share between 0 and 1, such as 0.2.")
         if self.keep is not None and self.keep < 1:
             raise UsageError(f"Got keep {self.keep}, but at least 1 version stays. Leave it out to keep all.")
+
+    @property
+    def bar(self) -> Bar:
+        """What a model has to reach."""
+        return Bar(**{field.name: getattr(self, field.name) for field in fields(Bar)})
 
     @property
     def metadata(self) -> Path:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["failures", "ingest_report", "metrics", "per_class", "serving_failures", "serving_report"]
+__all__ = ["failures", "ingest_report", "metrics", "per_class", "per_slice", "serving_failures", "serving_report"]
 
 COUNT = "example_count"
+OVERALL = ("", "")
 
 
 def metrics(evaluation: Path) -> dict[str, float]:
@@ -18,45 +19,68 @@ def metrics(evaluation: Path) -> dict[str, float]:
         evaluation: The folder of a ModelEvaluation artifact.
 
     Returns:
-        `accuracy` and `top_k_accuracy` (0 to 1) and `images`; `baseline_accuracy` where an earlier blessed model was
-        measured beside it.
+        `accuracy`, `top_k_accuracy` and `calibration_error` (0 to 1) and `images`; `baseline_accuracy` where an earlier
+        blessed model was measured beside it.
     """
+    from pipelines.calibration_metric import CALIBRATION_ERROR
     from pipelines.evaluation import ACCURACY, BASELINE, CANDIDATE, TOP_K_ACCURACY
 
-    overall = _values(evaluation)[""]
+    overall = _values(evaluation)[OVERALL]
     own = overall[CANDIDATE]
-    found = {"accuracy": own[ACCURACY], "top_k_accuracy": own[TOP_K_ACCURACY], "images": own[COUNT]}
+    found = {
+        "accuracy": own[ACCURACY],
+        "top_k_accuracy": own[TOP_K_ACCURACY],
+        "calibration_error": own[CALIBRATION_ERROR],
+        "images": own[COUNT],
+    }
     if BASELINE in overall:
         found["baseline_accuracy"] = overall[BASELINE][ACCURACY]
     return found
 
 
 def per_class(evaluation: Path) -> dict[str, dict[str, float]]:
-    """The candidate's `accuracy` (0 to 1) and `images` per class name."""
-    from pipelines.evaluation import ACCURACY, CANDIDATE
+    """The candidate's `accuracy` (0 to 1) and `images` per class name, and `baseline_accuracy` where there is one."""
+    from pipelines.examples import TEXT
 
-    return {
-        name: {"accuracy": models[CANDIDATE][ACCURACY], "images": models[CANDIDATE][COUNT]}
-        for name, models in sorted(_values(evaluation).items())
-        if name
-    }
+    return per_slice(evaluation).get(TEXT, {})
 
 
-def _values(evaluation: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Class name ("" for all) -> model name -> metric name -> value."""
+def per_slice(evaluation: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Feature -> its value -> the figures that `per_class` gives per class."""
+    from pipelines.evaluation import ACCURACY, BASELINE, CANDIDATE
+
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for (feature, value), models in sorted(_values(evaluation).items()):
+        if feature:
+            figures = {"accuracy": models[CANDIDATE][ACCURACY], "images": models[CANDIDATE][COUNT]}
+            if BASELINE in models:
+                figures["baseline_accuracy"] = models[BASELINE][ACCURACY]
+            found.setdefault(feature, {})[value] = figures
+    return found
+
+
+def _values(evaluation: Path) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
+    """(Feature, its value) or `OVERALL` -> model name -> metric name -> value."""
     import tensorflow_model_analysis as tfma
 
     from pipelines.evaluation import CANDIDATE
 
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     for record in tfma.load_metrics(str(evaluation)):
-        keys = record.slice_key.single_slice_keys
-        name = keys[0].bytes_value.decode() if keys else ""
+        where = _slice(record.slice_key)
         for item in record.metric_keys_and_values:
             if item.value.WhichOneof("type") == "double_value" and not item.key.is_diff:
-                model = found.setdefault(name, {}).setdefault(item.key.model_name or CANDIDATE, {})
+                model = found.setdefault(where, {}).setdefault(item.key.model_name or CANDIDATE, {})
                 model[item.key.name] = item.value.double_value.value
     return found
+
+
+def _slice(key: Any) -> tuple[str, str]:
+    if not key.single_slice_keys:
+        return OVERALL
+    (single,) = key.single_slice_keys
+    value = getattr(single, single.WhichOneof("kind"))
+    return single.column, value.decode() if isinstance(value, bytes) else str(value)
 
 
 def failures(evaluation: Path) -> tuple[str, ...]:
@@ -66,19 +90,30 @@ def failures(evaluation: Path) -> tuple[str, ...]:
     result = tfma.load_validation_result(str(evaluation))
     if result is None or result.validation_ok:
         return ()
-    lines = [_line(failure) for slice_ in result.metric_validations_per_slice for failure in slice_.failures]
+    lines = [
+        _line(failure, _slice(slice_.slice_key))
+        for slice_ in result.metric_validations_per_slice
+        for failure in slice_.failures
+    ]
     return tuple(lines) or ("a slice that has a threshold holds no images",)
 
 
-def _line(failure: Any) -> str:
-    """Such as `accuracy 0.9000 is below 0.9500` or `accuracy 0.4000 less than the latest blessed model's, ...`."""
-    name = failure.metric_key.name.removeprefix("sparse_categorical_")
+def _line(failure: Any, where: tuple[str, str]) -> str:
+    """Such as `accuracy 0.9000 is below 0.9500` or `accuracy of class cat 0.4 less than the latest blessed model's`."""
+    from pipelines.examples import TEXT
+
+    name = failure.metric_key.name.replace("sparse_", "").replace("categorical_", "").replace("_", " ")
+    if where != OVERALL:
+        name += f" of class {where[1]}" if where[0] == TEXT else f" where {where[0]} is {where[1]}"
     value = failure.metric_value.double_value.value
     if failure.metric_key.is_diff:
         # Without the hair's width that `eval_config` adds.
         allowed = round(max(-failure.metric_threshold.change_threshold.absolute.value, 0), 6)
         return f"{name} {-value:.4g} less than the latest blessed model's; at most {allowed:.4g} is allowed"
-    return f"{name} {value:.4f} is below {failure.metric_threshold.value_threshold.lower_bound.value:.4f}"
+    bound = failure.metric_threshold.value_threshold
+    if bound.HasField("upper_bound"):
+        return f"{name} {value:.4f} is above {bound.upper_bound.value:.4f}"
+    return f"{name} {value:.4f} is below {bound.lower_bound.value:.4f}"
 
 
 def serving_report(folder: Path) -> dict[str, Any]:

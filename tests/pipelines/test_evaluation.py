@@ -17,6 +17,7 @@ from pipelines import verdict
 from pipelines.evaluation import eval_config, scores_in_label_order
 from pipelines.examples import to_example
 from pipelines.runners import beam_args
+from pipelines.settings import Bar
 from signatures.spec import Card, Source
 
 #: 4 of each class are as they should be; 1 dark image is called bright.
@@ -122,7 +123,9 @@ def evaluate(examples: Path, candidate: Path, out: Path, *, baseline: Path | Non
         inputs,
         outputs,
         {
-            "eval_config": proto_utils.proto_to_json(eval_config(**{"threshold": 0.0, **bar})),
+            "eval_config": proto_utils.proto_to_json(
+                eval_config(Bar(**{"threshold": 0.0, **bar}), slices=["image/format"])
+            ),
             "module_path": "pipelines.evaluation",
             "example_splits": json_utils.dumps(["eval"]),
         },
@@ -146,11 +149,16 @@ def test_the_figures_and_the_absolute_bar(examples: Path, good: Path, tmp_path: 
     assert verdict.metrics(tmp_path / "low" / "evaluation") == {
         "accuracy": pytest.approx(0.9),
         "top_k_accuracy": pytest.approx(1.0),
+        # Its scores are 0.9 throughout.
+        "calibration_error": pytest.approx(0.0, abs=1e-6),
         "images": 10,
     }
     assert verdict.per_class(tmp_path / "low" / "evaluation") == {
         "bright": {"accuracy": pytest.approx(1.0), "images": 5},
         "dark": {"accuracy": pytest.approx(0.8), "images": 5},
+    }
+    assert verdict.per_slice(tmp_path / "low" / "evaluation")["image/format"] == {
+        "PNG": {"accuracy": pytest.approx(0.9), "images": 10}
     }
     assert verdict.failures(tmp_path / "low" / "evaluation") == ()
     assert not evaluate(examples, good, tmp_path / "high", threshold=0.95)
@@ -167,6 +175,7 @@ def test_a_worse_model_than_the_latest_blessed_is_refused(
     assert verdict.metrics(tmp_path / "worse" / "evaluation") == {
         "accuracy": pytest.approx(0.5),
         "top_k_accuracy": pytest.approx(1.0),
+        "calibration_error": pytest.approx(0.4),
         "images": 10,
         "baseline_accuracy": pytest.approx(0.9),
     }
@@ -174,6 +183,19 @@ def test_a_worse_model_than_the_latest_blessed_is_refused(
     assert evaluate(examples, good, tmp_path / "better", baseline=poor)
     assert evaluate(examples, good, tmp_path / "same", baseline=good)
     assert evaluate(examples, poor, tmp_path / "tolerated", baseline=good, max_loss=0.5)
+
+
+def test_single_classes_and_calibration_can_be_held_to_a_bar(
+    examples: Path, good: Path, poor: Path, tmp_path: Path
+) -> None:
+    bars = {"class_threshold": 0.9, "max_class_loss": 0.1, "max_calibration_error": 0.3, "top_k_threshold": 0.9}
+    assert not evaluate(examples, poor, tmp_path / "poor", baseline=good, max_loss=1.0, **bars)
+    assert set(verdict.failures(tmp_path / "poor" / "evaluation")) == {
+        "accuracy of class dark 0.0000 is below 0.9000",
+        "accuracy of class dark 0.8 less than the latest blessed model's; at most 0.1 is allowed",
+        "calibration error 0.4000 is above 0.3000",
+    }
+    assert evaluate(examples, good, tmp_path / "good", baseline=poor, **{**bars, "class_threshold": 0.8 - 1e-6})
 
 
 def test_an_image_without_an_answer_counts_as_wrong(examples: Path, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from pipelines.judged import Bin, Judged, calibration, calibration_error, confusion
+from pipelines.calibration import Bin, calibration_error
+from pipelines.judged import Judged, calibration, confusion
 from pipelines.model_card import Facts, to_html, to_markdown
 
 
