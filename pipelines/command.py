@@ -10,8 +10,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data import TASKS
 from pipelines.served import SERVERS
 from pipelines.settings import Schedule, Settings
+from signatures.errors import UsageError
 
 if TYPE_CHECKING:
     from pipelines.local import RunResult
@@ -72,7 +74,7 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--data",
         required=True,
-        help="images: class folders, a *.csv or *.jsonl manifest, TFRecords, or datasets:FOLDER",
+        help="images: class folders, images with masks, a *.csv or *.jsonl manifest, TFRecords, or datasets:FOLDER",
     )
     where.add_argument("--model", required=True, help="the checkpoint to start from: a folder or Hub id")
     where.add_argument("--root", required=True, help="where artifacts, metadata.sqlite and logs go")
@@ -81,6 +83,12 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     _number(data, "eval-share", float, DEFAULTS, "share held out by content hash, where DATA has no split of its own")
     _number(data, "max-bad-share", float, DEFAULTS, "share of unreadable files that is set aside, not an error")
+    _number(data, "max-leak-share", float, DEFAULTS, "share of what is held out that may be trained on, too")
+    data.add_argument("--task", choices=TASKS, default=None, help="what is learned (default: what DATA is for)")
+    data.add_argument(
+        "--labels", type=_labels, metavar="A,B,C", help="classes of masks in id order, or a file with one a line"
+    )
+    _number(data, "ignore-index", int, DEFAULTS, "the id of a mask's pixels that count for nothing")
     data.add_argument("--accept-anomalies", action="store_true", help="go on where the data breaks its schema")
     training = parser.add_argument_group("training")
     for field, kind, told in (
@@ -150,6 +158,15 @@ def _submit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--project", required=True, help="the Google Cloud project")
     parser.add_argument("--location", required=True, help="the region, such as europe-west4")
     parser.add_argument("--service-account", help="the account that the components run as")
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    from signatures.export import read_labels
+
+    try:
+        return read_labels(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _number(group: Any, name: str, kind: type, defaults: Mapping[str, Any], told: str) -> None:

@@ -18,9 +18,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import EVAL, TRAIN, find
+from pipelines.data import CLASSIFICATION, EVAL, TRAIN, Data, find
 from pipelines.runners import beam_args
 from pipelines.settings import Settings
+from signatures.errors import UsageError
 
 __all__ = ["build"]
 
@@ -45,40 +46,62 @@ def build(settings: Settings, *, started: str, pipeline_root: str | None = None)
     from tfx import v1 as tfx
 
     here = pipeline_root is None
+    data = find(settings.data, settings.labels) if here else None
     sqlite = tfx.orchestration.metadata.sqlite_metadata_connection_config
     return tfx.dsl.Pipeline(
         pipeline_name=settings.name,
         pipeline_root=pipeline_root or str(settings.root / "artifacts"),
         metadata_connection_config=sqlite(str(settings.metadata)) if here else None,
-        components=_components(settings, started, fingerprint=find(settings.data).fingerprint if here else ""),
+        components=_components(settings, started, data),
         enable_cache=settings.cache,
         beam_pipeline_args=beam_args(settings.beam_args),
     )
 
 
-def _components(settings: Settings, started: str, *, fingerprint: str) -> list[Any]:
+def _task(settings: Settings, data: Data | None) -> str:
+    """What is learned: what the data is for, or what was asked for where the data is not looked at from here."""
+    known = settings.task or CLASSIFICATION if data is None else data.task
+    if settings.task not in (None, known):
+        raise UsageError(
+            f"Got --task {settings.task}, but {settings.data} is data for {known}. Leave --task out, or give "
+            f"{'images with masks' if known == CLASSIFICATION else 'images with labels'}."
+        )
+    return known
+
+
+def _components(settings: Settings, started: str, data: Data | None) -> list[Any]:
     import tensorflow_data_validation as tfdv
     from tfx import v1 as tfx
 
     from pipelines.components.base_path_pusher import BasePathPusher
     from pipelines.components.data_gate import DataGate
     from pipelines.components.image_gen import ImageGen
+    from pipelines.components.ingest_gate import IngestGate
     from pipelines.components.model_report import ModelReport
     from pipelines.components.serving_check import ServingCheck
     from pipelines.components.skew_check import SkewCheck
     from pipelines.evaluation import eval_config
-    from pipelines.examples import MEASURES
+    from pipelines.examples import measured
 
+    task = _task(settings, data)
     images = ImageGen(
         data=settings.data,
-        fingerprint=fingerprint,
+        fingerprint=data.fingerprint if data else "",
         eval_share=settings.eval_share,
+        labels=settings.labels,
+        ignore_index=settings.ignore_index,
+    )
+    usable = IngestGate(
+        report=images.outputs["report"],
+        data=settings.data,
         max_bad_share=settings.max_bad_share,
+        max_leak_share=settings.max_leak_share,
     )
     examples = images.outputs["examples"]
     statistics = tfx.components.StatisticsGen(
-        examples=examples, stats_options=tfdv.StatsOptions(feature_allowlist=list(MEASURES))
+        examples=examples, stats_options=tfdv.StatsOptions(feature_allowlist=list(measured(task)))
     )
+    statistics.add_upstream_node(usable)
     # The schema comes from what is trained on; what is held out is then checked against it.
     schema = tfx.components.SchemaGen(statistics=statistics.outputs["statistics"], exclude_splits=[EVAL])
     validator = tfx.components.ExampleValidator(
@@ -143,7 +166,21 @@ def _components(settings: Settings, started: str, *, fingerprint: str) -> list[A
         started=started,
     )
     pusher.add_upstream_node(skew)
-    return [images, statistics, schema, validator, *gate, blessed, trainer, skew, evaluator, serving, card, pusher]
+    return [
+        images,
+        usable,
+        statistics,
+        schema,
+        validator,
+        *gate,
+        blessed,
+        trainer,
+        skew,
+        evaluator,
+        serving,
+        card,
+        pusher,
+    ]
 
 
 def _fingerprint(model: str) -> str:

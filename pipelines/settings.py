@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pipelines.data import TASKS
+from pipelines.masks import IGNORE
 from signatures.errors import UsageError
 
 __all__ = ["Bar", "Schedule", "Settings"]
@@ -89,7 +91,8 @@ class Settings:
     """One pipeline.
 
     Args:
-        data: A folder with one subfolder of images per class, a manifest or TFRecords (see `pipelines.data`).
+        data: A folder with one subfolder of images per class, images with masks, a manifest or TFRecords (see
+            `pipelines.data`).
         model: The checkpoint folder or Hub id that training starts from.
         root: Where artifacts, metadata (`metadata.sqlite`) and logs go.
         serving_dir: The TF Serving base path that blessed models are pushed to.
@@ -103,8 +106,12 @@ class Settings:
         max_class_loss: How far any class may be below the latest blessed model.
         max_calibration_error: The largest calibration error.
         slices: Features of the Examples by whose values the figures are given too, such as `image/format`.
+        task: `image-classification` or `image-segmentation`; None takes the one that `data` is for.
+        labels: The classes of masks in id order, in place of what `data` says.
+        ignore_index: The id of a mask's pixels that count for nothing.
         eval_share: The share held out by content hash, where `data` gives no split.
         max_bad_share: The share of unreadable files that is tolerated.
+        max_leak_share: The share of what is held out that may be trained on, too.
         accept_anomalies: Go on where the data is not what its schema says.
         server: What validates by serving: `auto` (`tensorflow_model_server` where it is on PATH, else `vitrina serve`)
             or one of the two.
@@ -129,8 +136,12 @@ class Settings:
     max_class_loss: float | None = None
     max_calibration_error: float | None = None
     slices: tuple[str, ...] = ("image/format",)
+    task: str | None = None
+    labels: tuple[str, ...] | None = None
+    ignore_index: int = IGNORE
     eval_share: float = 0.2
     max_bad_share: float = 0.05
+    max_leak_share: float = 0.01
     accept_anomalies: bool = False
     server: str = "auto"
     max_latency_ms: float | None = None
@@ -141,10 +152,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         _ = self.bar
-        if not 0 <= self.max_bad_share <= 1:
-            raise UsageError(f"Got max_bad_share {self.max_bad_share}, but it is a share from 0 to 1.")
+        for name in ("max_bad_share", "max_leak_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"Got {name} {getattr(self, name)}, but it is a share from 0 to 1.")
         if not 0 < self.eval_share < 1:
             raise UsageError(f"Got eval_share {self.eval_share}, but it is a share between 0 and 1, such as 0.2.")
+        if self.task not in (None, *TASKS):
+            raise UsageError(f"Got task {self.task}, but pipelines train for {' or '.join(TASKS)}. Choose one.")
+        if not 0 <= self.ignore_index <= 65535:
+            raise UsageError(f"Got ignore_index {self.ignore_index}, but a mask's ids are 0 to 65535.")
         if self.keep is not None and self.keep < 1:
             raise UsageError(f"Got keep {self.keep}, but at least 1 version stays. Leave it out to keep all.")
 

@@ -1,13 +1,15 @@
 """ImageGen: images to Examples with the encoded bytes, train and eval split, and a report.
 
-Inputs: none. Outputs: `examples` (TFRecords, gzip; `labels.json` beside the splits) and `report`
-(`report.json`: counts per split, labels, and each file set aside with its reason).
+Inputs: none. Outputs: `examples` (TFRecords, gzip; `labels.json` beside the splits) and `report` (`report.json`: counts
+per split, labels, and each file set aside with its reason; `bad.txt`: those alone, a line each). Whether that is too
+much is IngestGate's to say: what a component leaves that fails, TFX removes.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,11 +26,13 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from pipelines.data import find
 from pipelines.data.spans import named
 from pipelines.examples import LABELS_FILE
-from pipelines.ingest import SPLITS, check, ingest
+from pipelines.ingest import SPLITS, ingest
+from pipelines.masks import IGNORE
 
-__all__ = ["REPORT_FILE", "ImageGen", "IngestReport"]
+__all__ = ["BAD_FILE", "REPORT_FILE", "ImageGen", "IngestReport"]
 
 REPORT_FILE = "report.json"
+BAD_FILE = "bad.txt"
 
 
 class IngestReport(Artifact):  # type: ignore[misc]
@@ -44,7 +48,8 @@ class ImageGenSpec(ComponentSpec):  # type: ignore[misc]
         "data": ExecutionParameter(type=str),
         "fingerprint": ExecutionParameter(type=str),
         "eval_share": ExecutionParameter(type=float),
-        "max_bad_share": ExecutionParameter(type=float),
+        "labels": ExecutionParameter(type=str),
+        "ignore_index": ExecutionParameter(type=int),
     }
     INPUTS: ClassVar[dict[str, Any]] = {}
     OUTPUTS: ClassVar[dict[str, Any]] = {
@@ -66,7 +71,8 @@ class Executor(BaseBeamExecutor):  # type: ignore[misc]
         examples_utils.set_payload_format(examples, example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(examples, "tfrecords_gzip")
         examples.span, examples.version = named(exec_properties["data"])
-        data = find(exec_properties["data"])
+        labels = json.loads(exec_properties["labels"])
+        data = find(exec_properties["data"], labels and tuple(labels))
         Path(report.uri).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=report.uri) as scratch:
             found = ingest(
@@ -75,32 +81,44 @@ class Executor(BaseBeamExecutor):  # type: ignore[misc]
                 eval_share=exec_properties["eval_share"],
                 split_folders={split: artifact_utils.get_split_uri([examples], split) for split in SPLITS},
                 scratch=Path(scratch),
+                ignore=exec_properties["ignore_index"],
             )
+        bad = "".join(f"{item['filename']}\t{item['reason']}\n" for item in found["bad"])
+        (Path(report.uri) / BAD_FILE).write_text(bad, encoding="utf-8")
         (Path(report.uri) / REPORT_FILE).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         (Path(examples.uri) / LABELS_FILE).write_text(json.dumps(found["labels"]) + "\n", encoding="utf-8")
-        check(found, exec_properties["data"], max_bad_share=exec_properties["max_bad_share"])
 
 
 class ImageGen(BaseBeamComponent):  # type: ignore[misc]
-    """Reads images from class folders, manifests or TFRecords.
+    """Reads images with labels or masks, whatever holds them.
 
     Args:
         data: As the command takes it (see `pipelines.data`).
         fingerprint: Changes with the data, for the cache.
         eval_share: The share held out by content hash, where `data` gives no split of its own.
-        max_bad_share: How large a share of unreadable files is set aside rather than an error, 0 to 1.
+        labels: The classes of masks in id order, in place of what the data says; None leaves it to that.
+        ignore_index: The id of a mask's pixels that count for nothing.
     """
 
     SPEC_CLASS = ImageGenSpec
     EXECUTOR_SPEC = BeamExecutorSpec(Executor)
 
-    def __init__(self, *, data: str, fingerprint: str, eval_share: float, max_bad_share: float) -> None:
+    def __init__(
+        self,
+        *,
+        data: str,
+        fingerprint: str,
+        eval_share: float,
+        labels: Sequence[str] | None = None,
+        ignore_index: int = IGNORE,
+    ) -> None:
         super().__init__(
             spec=ImageGenSpec(
                 data=data,
                 fingerprint=fingerprint,
                 eval_share=float(eval_share),
-                max_bad_share=float(max_bad_share),
+                labels=json.dumps(list(labels) if labels else None),
+                ignore_index=ignore_index,
                 examples=tfx.dsl.Channel(type=standard_artifacts.Examples),
                 report=tfx.dsl.Channel(type=IngestReport),
             )

@@ -3,7 +3,8 @@
 | DATA | read by |
 |---|---|
 | a folder with one subfolder of images per class | `folders.py` |
-| `*.csv`, `*.tsv` or `*.jsonl`: paths or URIs with labels | `manifests.py` |
+| a folder with `images/` and `masks/` | `pairs.py` |
+| `*.csv`, `*.tsv` or `*.jsonl`: paths or URIs with labels or masks; a folder with one | `manifests.py` |
 | a folder of, or a pattern for, TFRecords with `image/encoded` | `records.py` |
 | `datasets:` and a folder of Arrow or Parquet files, or a name | `hub_datasets.py` |
 
@@ -14,21 +15,28 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from signatures.errors import UsageError
+
 __all__ = [
+    "CLASSIFICATION",
     "EVAL",
     "PREFIX",
+    "SEGMENTATION",
     "SPLIT_NAMES",
+    "TASKS",
     "TRAIN",
     "Data",
     "Item",
     "absolute",
     "find",
+    "label_names",
     "split_by_content",
     "split_named",
 ]
@@ -38,53 +46,82 @@ EVAL = "eval"
 SPLIT_NAMES = {"train": TRAIN, "training": TRAIN, "eval": EVAL, "test": EVAL, "val": EVAL, "validation": EVAL}
 """What people call a split -> what it is here."""
 
+CLASSIFICATION = "image-classification"
+SEGMENTATION = "image-segmentation"
+TASKS = (CLASSIFICATION, SEGMENTATION)
+
 #: The order in which they are asked; folders take what is left.
-KINDS = ("hub_datasets", "manifests", "records", "folders")
+KINDS = ("hub_datasets", "manifests", "records", "pairs", "folders")
 #: Before what Hugging Face's `datasets` keeps.
 PREFIX = "datasets:"
+LABEL_FILES = ("labels.txt", "classes.txt", "labels.json", "id2label.json")
 BUCKETS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One image, or where it is.
+    """One image, or where it is, with its class or its mask.
 
     Args:
         filename: Its name within the data.
-        text: The class name.
+        text: The class name; "" where there is a mask.
         split: `train` or `eval`, or None where the content decides.
         uri: Its path, or a URI that Beam's file systems read; None where `encoded` is given.
         encoded: The file's bytes.
+        mask_uri: Where its mask is, likewise.
+        mask: The mask's bytes.
+        problem: Why it cannot be used, where that is known without reading it.
     """
 
     filename: str
-    text: str
+    text: str = ""
     split: str | None = None
     uri: str | None = None
     encoded: bytes | None = None
+    mask_uri: str | None = None
+    mask: bytes | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Images with labels, not read yet.
+    """Images with labels or masks, not read yet.
 
     Args:
         labels: Class names in id order, or None where only reading all of it tells.
         fingerprint: Changes when something is added, removed or rewritten.
         read: A Beam pipeline to a PCollection of `Item`; may be called for several pipelines.
+        task: What can be learned from it, one of `TASKS`.
     """
 
     labels: tuple[str, ...] | None
     fingerprint: str
     read: Callable[[Any], Any]
+    task: str = CLASSIFICATION
 
 
-def find(data: str) -> Data:
+def find(data: str, labels: tuple[str, ...] | None = None) -> Data:
     """The images that DATA names.
+
+    Args:
+        data: As the command takes it.
+        labels: The classes of masks in id order, in place of what the data says.
 
     Raises:
         UsageError: There is nothing there, or not what it looks like.
     """
+    found = _find(data)
+    if labels is None:
+        return found
+    if found.task != SEGMENTATION:
+        raise UsageError(
+            f"Got labels ({', '.join(labels[:5])}), but {data} names its classes itself. Labels are for masks, which "
+            "hold numbers: leave them out here."
+        )
+    return replace(found, labels=labels, fingerprint=fingerprint([found.fingerprint, *labels]))
+
+
+def _find(data: str) -> Data:
     for kind in KINDS[:-1]:
         module = importlib.import_module(f"{__name__}.{kind}")
         if module.accepts(data):
@@ -97,16 +134,55 @@ def find(data: str) -> Data:
 
 
 def absolute(data: str | Path) -> str:
-    """DATA as it is known from any working folder; a name stays one.
+    """DATA as it is known from any working folder; a name or URI stays one.
 
     >>> absolute("/flowers/../roses")
     '/flowers/../roses'
+    >>> absolute("gs://bucket/list.csv")
+    'gs://bucket/list.csv'
     """
     name = str(data).removeprefix(PREFIX)
     prefix = str(data)[: len(str(data)) - len(name)]
-    if prefix and not Path(name).is_dir():
+    if "://" in name or (prefix and not Path(name).is_dir()):
         return str(data)
     return prefix + str(Path(name).absolute())
+
+
+def label_names(folder: Path) -> tuple[str, ...] | None:
+    """The classes of masks in id order, from a file beside them; None where there is none.
+
+    Args:
+        folder: Holds perhaps `labels.txt` or `classes.txt` (a name a line), or `labels.json` or `id2label.json` (a
+            list, or ids to names).
+
+    Raises:
+        UsageError: The file cannot be used.
+    """
+    for path in (folder / name for name in LABEL_FILES):
+        if path.is_file():
+            return _label_names(path)
+    return None
+
+
+def _label_names(path: Path) -> tuple[str, ...]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        found = json.loads(text) if path.suffix == ".json" else text.splitlines()
+        if isinstance(found, dict):
+            numbered = {int(key): value for key, value in found.items()}
+            if sorted(numbered) != list(range(len(numbered))):
+                raise ValueError("the ids are not 0, 1, 2, ...")
+            found = [numbered[number] for number in range(len(numbered))]
+        names = [str(name).strip() for name in found]
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{path} is no list of classes ({error}). Write a name a line, in id order.") from error
+    while names and not names[-1]:
+        names.pop()
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if len(names) < 2 or not all(names) or twice:
+        wrong = f"names {twice[0]!r} twice" if twice and all(names) else f"holds {len([n for n in names if n])} names"
+        raise UsageError(f"{path} {wrong}, but a segmenter wants at least 2 classes, each with a name of its own.")
+    return tuple(names)
 
 
 def split_named(path: str) -> str | None:
@@ -134,3 +210,14 @@ def fingerprint(parts: list[str]) -> str:
     for part in parts:
         total.update(f"{part}\n".encode())
     return total.hexdigest()
+
+
+def state(uri: str | None) -> str:
+    """Size and time of a local file; a remote one, or one that is not there, counts by its name alone."""
+    if uri is None:
+        return ""
+    try:
+        stat = Path(uri).stat()
+    except OSError:
+        return ""
+    return f"{stat.st_size}\0{stat.st_mtime_ns}"

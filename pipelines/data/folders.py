@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.data import EVAL, SPLIT_NAMES, TRAIN, Data, Item, fingerprint
+from pipelines.data import EVAL, SPLIT_NAMES, TRAIN, Data, Item, fingerprint, state
 from pipelines.data.spread import read_items
 from signatures.errors import UsageError
 
@@ -39,7 +39,7 @@ def find(data: str) -> Data:
     if not root.is_dir():
         raise UsageError(
             f"There is no folder {data}. DATA is a folder with one subfolder of images per class (or `train/` and "
-            "`eval/` folders of such), a *.csv or *.jsonl manifest, or TFRecords."
+            "`eval/` folders of such), a folder with `images/` and `masks/`, a *.csv or *.jsonl manifest, or TFRecords."
         )
     found = items(root)
     labels = tuple(sorted({item.text for item in found}))
@@ -81,5 +81,4 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _fingerprint(found: tuple[Item, ...]) -> str:
-    stats = [(item.filename, Path(str(item.uri)).stat()) for item in found]
-    return fingerprint([f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}" for name, stat in stats])
+    return fingerprint([f"{item.filename}\0{state(item.uri)}" for item in found])

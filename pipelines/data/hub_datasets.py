@@ -4,8 +4,9 @@ FOLDER is what `save_to_disk` wrote (`*.arrow`) or a local copy of a repository 
 the `datasets` package. A NAME does: it is loaded once, and the Arrow files in its cache are read.
 
 The image column is the one of type `Image`, else `image`, `img` or the like; the label column is the one of type
-`ClassLabel`, whose names are the labels, else `label` and the like. Files and folders named after splits give the split
-where both sides are there.
+`ClassLabel`, whose names are the labels, else `label` and the like. Of two columns of type `Image`, the one called
+`annotation`, `mask`, `label` or the like holds masks; `labels.txt` or `id2label.json` in FOLDER names their classes.
+Files and folders named after splits give the split where both sides are there.
 """
 
 from __future__ import annotations
@@ -17,13 +18,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import EVAL, PREFIX, TRAIN, Data, Item, fingerprint, split_named
+from pipelines.data import (
+    CLASSIFICATION,
+    EVAL,
+    PREFIX,
+    SEGMENTATION,
+    TRAIN,
+    Data,
+    Item,
+    fingerprint,
+    label_names,
+    split_named,
+    state,
+)
 from signatures.errors import MissingExtra, UsageError
 
 __all__ = ["accepts", "find"]
 
 IMAGE = ("image", "img", "jpg", "png", "picture", "photo")
 LABEL = ("label", "labels", "class", "category", "fine_label", "text")
+MASK = ("annotation", "annotations", "mask", "masks", "segmentation", "segmentation_mask", "label", "labels")
 SUFFIXES = (".arrow", ".parquet")
 ROWS = 256
 
@@ -34,13 +48,15 @@ class Columns:
 
     Args:
         image: A struct of `bytes` and `path`, or bytes.
-        label: Class ids, or names.
-        names: Class names in id order, or None where the column holds names or bare numbers.
+        label: Class ids, names, or masks.
+        names: Class names in id order, or None where the column holds names, bare numbers or masks.
+        masks: Whether `label` holds masks, as `image` does images.
     """
 
     image: str
     label: str
     names: tuple[str, ...] | None
+    masks: bool = False
 
 
 def accepts(data: str) -> bool:
@@ -73,12 +89,13 @@ def find(data: str) -> Data:
     if {split for split in splits.values() if split} != {TRAIN, EVAL}:
         splits = dict.fromkeys(files)
     columns = _columns(files[0])
-    parts = [f"{path}\0{path.stat().st_size}\0{path.stat().st_mtime_ns}" for path in files]
     by_split = tuple((str(path), split) for path, split in splits.items())
+    labels = label_names(Path(name)) if columns.masks else columns.names
     return Data(
-        labels=columns.names,
-        fingerprint=fingerprint(parts),
+        labels=labels,
+        fingerprint=fingerprint([*(f"{path}\0{state(str(path))}" for path in files), *(labels or ())]),
         read=functools.partial(_read, files=by_split, columns=columns),
+        task=SEGMENTATION if columns.masks else CLASSIFICATION,
     )
 
 
@@ -105,7 +122,11 @@ def _columns(path: Path) -> Columns:
     schema = _schema(path)
     features = _features(schema, path)
     kinds = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
-    image = _first(schema.names, [name for name, kind in kinds.items() if kind == "Image"], IMAGE)
+    images = [name for name, kind in kinds.items() if kind == "Image"]
+    mask = next((name for name in MASK if name in images), None) if len(images) > 1 else None
+    image = _first(schema.names, [name for name in images if name != mask], IMAGE)
+    if mask is not None and image is not None:
+        return Columns(image=image, label=mask, names=None, masks=True)
     label = _first(schema.names, [name for name, kind in kinds.items() if kind == "ClassLabel"], LABEL)
     if image is None or label is None:
         missing = "image" if image is None else "label"
@@ -187,17 +208,25 @@ def _batches(path: Path, names: list[str]) -> Iterator[Any]:
 
 
 def _item(image: Any, label: Any, path: Path, row: int, split: str | None, columns: Columns) -> Item:
-    found = image if isinstance(image, dict) else {"bytes": image, "path": None}
-    where = found.get("path")
+    encoded, uri, where = _file(image, path)
+    name = f"{path.stem}/{row:06}" + (f"-{Path(where).name}" if where else "")
+    if columns.masks:
+        mask, mask_uri, _ = _file(label, path)
+        return Item(filename=name, split=split, uri=uri, encoded=encoded, mask=mask, mask_uri=mask_uri)
     if columns.names is not None and isinstance(label, int) and 0 <= label < len(columns.names):
         text = columns.names[label]
     elif label is None or columns.names is not None:
         raise UsageError(f"Row {row} of {path} has the label {label!r}, which names no class. Leave such rows out.")
     else:
         text = str(label)
-    uri = None
+    return Item(filename=name, text=text, split=split, uri=uri, encoded=encoded)
+
+
+def _file(value: Any, path: Path) -> tuple[bytes | None, str | None, str | None]:
+    """A picture's bytes, or else its URI; and its path as the data tells it."""
+    found = value if isinstance(value, dict) else {"bytes": value, "path": None}
+    where = found.get("path")
     if found.get("bytes") is None and where:
         uri = str(where) if Path(where).is_absolute() or "://" in where else str(path.parent / where)
-    name = f"{path.stem}/{row:06}" + (f"-{Path(where).name}" if where else "")
-    encoded = None if uri else (found.get("bytes") or b"")
-    return Item(filename=name, text=text, split=split, uri=uri, encoded=encoded)
+        return None, uri, where
+    return found.get("bytes") or b"", None, where

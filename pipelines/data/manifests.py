@@ -1,22 +1,26 @@
-"""A manifest: one line per image with where it is, its label, and perhaps its split.
+"""A manifest: one line per image with where it is, its label or its mask, and perhaps its split.
 
 CSV and TSV have a header line; JSON Lines has an object a line. The columns: `image` (or `path`, `uri`, `file`,
-`filename`, `image_uri`, `url`), `label` (or `class`, `text`, `category`), and optionally `split`. Relative paths are
-relative to the manifest; URIs such as `gs://bucket/a.jpg` are read by Beam's file systems.
+`filename`, `image_uri`, `url`), `label` (or `class`, `text`, `category`) or else `mask` (or `mask_path`, ...), and
+optionally `split`. Relative paths are relative to the manifest; URIs such as `gs://bucket/a.jpg` are read by Beam's
+file systems. A folder with a file `metadata.csv`, `metadata.jsonl` or `manifest.*` is that manifest. Classes of masks
+are named by `labels.txt` beside the manifest, or only numbered.
 """
 
 from __future__ import annotations
 
 import csv
 import functools
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import SPLIT_NAMES, Data, Item, fingerprint
+from pipelines.data import CLASSIFICATION, SEGMENTATION, SPLIT_NAMES, Data, Item, fingerprint, label_names, state
 from pipelines.data.spread import read_items
-from signatures.errors import UsageError
+from pipelines.data.storage import local, read, reason
+from signatures.errors import UsageError, VitrinaError
 
 __all__ = ["accepts", "find"]
 
@@ -24,11 +28,16 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
 IMAGE = ("image", "path", "uri", "file", "filename", "file_name", "image_uri", "url")
 LABEL = ("label", "class", "text", "category")
+MASK = ("mask", "mask_path", "mask_uri", "segmentation", "annotation", "mask_file", "mask_filename")
 SPLIT = ("split", "ml_use", "subset")
+#: Names of a manifest that stands for its folder.
+STEMS = ("metadata", "manifest")
 
 
 def accepts(data: str) -> bool:
-    """Whether it ends like a manifest."""
+    """Whether it ends like a manifest, or is a folder with one."""
+    if "://" not in data and Path(data).is_dir():
+        return _inside(Path(data)) is not None
     suffix = Path(data).suffix.lower()
     return suffix in DELIMITERS or suffix in JSON_LINES
 
@@ -37,42 +46,63 @@ def find(data: str) -> Data:
     """Reads a manifest.
 
     Args:
-        data: The file.
+        data: The file, a URI of one, or a folder with one.
 
     Returns:
-        Its images; labels are sorted.
+        Its images; labels are sorted, those of masks as `labels.txt` beside it says.
 
     Raises:
         UsageError: The file is missing, a line lacks an image or a label, or there are fewer than 2 classes.
     """
-    path = Path(data)
+    inside = _inside(Path(data)) if "://" not in data and Path(data).is_dir() else None
+    name = str(inside or data)
+    folder = name.rpartition("/")[0] if local(name) is None else str((local(name) or Path()).parent)
+    rows = list(_rows(name))
+    task = SEGMENTATION if any(_field(row, MASK) for _, row in rows) else CLASSIFICATION
+    found = tuple(_item(row, f"{name}:{number}", folder, task) for number, row in rows)
+    if task == SEGMENTATION:
+        labels = label_names(Path(folder))
+    else:
+        labels = tuple(sorted({item.text for item in found}))
+        if len(labels) < 2:
+            raise UsageError(
+                f"{name} lists images of {len(labels)} classes ({', '.join(labels) or 'none'}), but a classifier needs "
+                "at least 2. Add lines of other classes."
+            )
+    parts = [f"{item.filename}\0{item.text}\0{item.split}\0{state(item.uri)}\0{state(item.mask_uri)}" for item in found]
+    return Data(
+        labels=labels,
+        fingerprint=fingerprint([*parts, *(labels or ())]),
+        read=functools.partial(read_items, items=found),
+        task=task,
+    )
+
+
+def _inside(folder: Path) -> Path | None:
+    """The manifest that stands for its folder."""
+    names = [f"{stem}{suffix}" for stem in STEMS for suffix in (*DELIMITERS, *sorted(JSON_LINES))]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _rows(name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
-        rows = list(_rows(path))
-    except FileNotFoundError as error:
-        raise UsageError(f"There is no file {data}. Give a manifest (*.csv or *.jsonl), or a folder.") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{data} cannot be read as a manifest ({error}). Save it as UTF-8 text.") from error
-    found = tuple(_item(row, f"{data}:{number}", path.parent) for number, row in rows)
-    labels = tuple(sorted({item.text for item in found}))
-    if len(labels) < 2:
-        raise UsageError(
-            f"{data} lists images of {len(labels)} classes ({', '.join(labels) or 'none'}), but a classifier needs at "
-            "least 2. Add lines of other classes."
-        )
-    parts = [f"{item.filename}\0{item.text}\0{item.split}\0{_state(str(item.uri))}" for item in found]
-    return Data(labels=labels, fingerprint=fingerprint(parts), read=functools.partial(read_items, items=found))
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        if path.suffix.lower() in JSON_LINES:
-            for number, line in enumerate(stream, start=1):
+        text = read(name).decode("utf-8-sig")
+        if Path(name).suffix.lower() in JSON_LINES:
+            for number, line in enumerate(io.StringIO(text), start=1):
                 if line.strip():
-                    yield number, _object(line, f"{path}:{number}")
+                    yield number, _object(line, f"{name}:{number}")
         else:
-            reader = csv.DictReader(stream, delimiter=DELIMITERS[path.suffix.lower()])
+            reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=DELIMITERS[Path(name).suffix.lower()])
             for row in reader:
                 yield reader.line_num, row
+    except FileNotFoundError as error:
+        raise UsageError(f"There is no file {name}. Give a manifest (*.csv or *.jsonl), or a folder.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{name} cannot be read as a manifest ({error}). Save it as UTF-8 text.") from error
+    except UsageError:
+        raise
+    except (OSError, VitrinaError) as error:
+        raise UsageError(f"{name} cannot be read ({reason(error)}). Give a manifest that can be.") from error
 
 
 def _object(line: str, where: str) -> Mapping[str, Any]:
@@ -85,28 +115,31 @@ def _object(line: str, where: str) -> Mapping[str, Any]:
     return found
 
 
-def _item(row: Mapping[str, Any], where: str, folder: Path) -> Item:
-    image, text, split = (_field(row, names) for names in (IMAGE, LABEL, SPLIT))
-    if not image or not text:
+def _item(row: Mapping[str, Any], where: str, folder: str, task: str) -> Item:
+    image, text, mask, split = (_field(row, names) for names in (IMAGE, LABEL, MASK, SPLIT))
+    answer, kind, names = (mask, "mask", MASK) if task == SEGMENTATION else (text, "label", LABEL)
+    if not image or not answer:
+        missing = "no image" if not image else f"no {kind}"
         raise UsageError(
-            f"{where} has {'no image' if not image else 'no label'}; its columns are {', '.join(map(str, row))}. "
-            f"Wanted: `{IMAGE[0]}` (or {', '.join(IMAGE[1:])}) and `{LABEL[0]}` (or {', '.join(LABEL[1:])})."
+            f"{where} has {missing}; its columns are {', '.join(str(name) for name in row if name is not None)}. "
+            f"Wanted: `{IMAGE[0]}` (or {', '.join(IMAGE[1:])}) and `{kind}` (or {', '.join(names[1:])})."
         )
     if split and split.lower() not in SPLIT_NAMES:
         raise UsageError(f"{where} has the split {split!r}. Wanted one of {', '.join(SPLIT_NAMES)}, or nothing.")
-    uri = image if "://" in image or Path(image).is_absolute() else str(folder / image)
-    return Item(filename=image, text=text, split=SPLIT_NAMES[split.lower()] if split else None, uri=uri)
+    return Item(
+        filename=image,
+        text="" if task == SEGMENTATION else text,
+        split=SPLIT_NAMES[split.lower()] if split else None,
+        uri=_located(image, folder),
+        mask_uri=_located(mask, folder) if task == SEGMENTATION else None,
+    )
+
+
+def _located(name: str, folder: str) -> str:
+    """Relative to the manifest, wherever that is."""
+    return name if "://" in name or Path(name).is_absolute() else f"{folder}/{name}"
 
 
 def _field(row: Mapping[str, Any], names: tuple[str, ...]) -> str:
     lower = {str(name).strip().lower(): value for name, value in row.items() if name is not None}
     return next((str(lower[name]).strip() for name in names if lower.get(name) not in (None, "")), "")
-
-
-def _state(uri: str) -> str:
-    """Size and time of a local file; a remote one, or one that is not there, counts by its name alone."""
-    try:
-        stat = Path(uri).stat()
-    except OSError:
-        return ""
-    return f"{stat.st_size}\0{stat.st_mtime_ns}"

@@ -40,7 +40,8 @@ def test_the_sdk_takes_the_job_and_finds_all_in_it(job: Path) -> None:
     message = taken.to_dict()
     assert message["runtimeConfig"]["gcsOutputDirectory"] == "gs://b/root"
     assert set(message["pipelineSpec"]["root"]["dag"]["tasks"]) == {
-        "ImageGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "DataGate", "Trainer", "SkewCheck", "Evaluator",
+        "ImageGen", "IngestGate", "StatisticsGen", "SchemaGen", "ExampleValidator", "DataGate", "Trainer", "SkewCheck",
+        "Evaluator",
         "LatestBlessed-model-blessing-resolver", "LatestBlessed-model-resolver", "ServingCheck", "ModelReport",
         "BasePathPusher",
     }  # fmt: skip
@@ -53,7 +54,7 @@ def test_each_component_runs_in_our_image_through_our_entry(job: Path) -> None:
         for name, executor in spec["deploymentSpec"]["executors"].items()
         if "container" in executor
     }
-    assert len(containers) == 11
+    assert len(containers) == 12
     assert {container["image"] for container in containers.values()} == {IMAGE}
     assert {tuple(container["command"]) for container in containers.values()} == {
         ("python", "-m", "pipelines.on_vertex")

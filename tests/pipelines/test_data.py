@@ -16,6 +16,7 @@ def test_every_kind_is_asked() -> None:
         "__init__",
         "spans",
         "spread",
+        "storage",
     }
     assert modules == set(KINDS)
 

@@ -46,11 +46,14 @@ def test_given_splits_keep_their_images_and_their_order(tmp_path: Path) -> None:
     digits.write_images(data, limit=LIMIT)
     report, splits = run(data, tmp_path / "one")
     assert report == {
+        "task": "image-classification",
         "labels": list(digits.CLASSES),
         "counts": {"train": 40, "eval": 10},
         "classes": {"train": dict.fromkeys(digits.CLASSES, 4), "eval": dict.fromkeys(digits.CLASSES, 1)},
         "bad": [],
         "leaks": [],
+        "leaked": 0,
+        "conflicts": [],
     }
     examples = [tf.train.Example.FromString(record).features.feature for record in splits["eval"]]
     assert {example["image/filename"].bytes_list.value[0].decode() for example in examples} == {

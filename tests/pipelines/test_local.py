@@ -23,6 +23,7 @@ pytestmark = pytest.mark.long
 LIMIT = 10
 ORDER = [
     "ImageGen",
+    "IngestGate",
     "StatisticsGen",
     "SchemaGen",
     "ExampleValidator",
