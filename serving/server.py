@@ -7,19 +7,18 @@ import importlib
 import logging
 import os
 import resource
-import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from serving import flags as flags_module
 from serving import logs
 from serving.flags import Flags
+from serving.signals import stop_signals
 from signatures.errors import UsageError, VitrinaError
 
 if TYPE_CHECKING:
@@ -167,11 +166,13 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], *, leave: bool = False) -> int:
     """Serves until SIGTERM or SIGINT.
 
     Args:
         argv: The flags, without the program's name.
+        leave: Whether the process is the server's alone and ends once everything has stopped, without the interpreter's
+            own tidying up, which takes a second or more with TensorFlow in it.
 
     Returns:
         The exit code: 0 after a signal, 1 where serving failed, 2 for flags that cannot be.
@@ -187,7 +188,10 @@ def main(argv: Sequence[str]) -> int:
     if flags.version:
         print(flags_module.version_text())
         return 0
-    return _serve(flags)
+    stop = threading.Event()
+    # A second signal does not wait for what is in flight.
+    with stop_signals(stop, again=lambda: os._exit(0)):
+        return _serve(stop, flags, leave)
 
 
 def _import_tensorflow() -> None:
@@ -221,17 +225,7 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _serve(flags: Flags) -> int:
-    stop = threading.Event()
-
-    def request_stop(_: int, __: FrameType | None) -> None:
-        # A second signal does not wait for what is in flight.
-        if stop.is_set():
-            os._exit(0)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, request_stop)
+def _serve(stop: threading.Event, flags: Flags, leave: bool) -> int:
     logs.set_up(flags.log_format)
     _raise_file_limit()
     server = Server(flags)
@@ -254,15 +248,16 @@ def _serve(flags: Flags) -> int:
 
     starter = threading.Thread(target=start, daemon=True)
     starter.start()
-    while not stop.wait(3600):
-        pass
+    stop.wait()
     if failure:
         _say(f"vitrina serve: {failure[0]}")
         return getattr(failure[0], "exit_code", 1)
     if starter.is_alive():  # still importing or loading: nothing is in flight, and that cannot be interrupted
         os._exit(0)
     _LOG.info("stopping", extra={"grace_seconds": flags.shutdown_grace_seconds})
-    if not server.stop(flags.shutdown_grace_seconds):
+    ended = server.stop(flags.shutdown_grace_seconds)
+    if not ended:
         _LOG.warning("what is still in flight is given up")
-        os._exit(0)  # the interpreter would wait for its threads
+    if leave or not ended:  # the interpreter would wait for its threads
+        os._exit(0)
     return 0

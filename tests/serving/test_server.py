@@ -379,18 +379,7 @@ def test_a_process_serves_and_drains_on_sigterm(golden_models: Path, tmp_path: P
     assert next(log for log in logs if log["message"] == "available")["version"] == 2
 
 
-@pytest.fixture
-def same_signals() -> Iterator[None]:
-    """`main` sets handlers for signals; afterwards they are as before."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def test_wrong_usage_exits_with_2_and_failures_with_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], same_signals: None
-) -> None:
+def test_wrong_usage_exits_with_2_and_failures_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--port=abc", "--model_base_path=/m"]) == 2
     assert capsys.readouterr().err == "vitrina serve: --port got 'abc', but wants a whole number.\n"
     assert main(["--help"]) == 0

@@ -12,4 +12,4 @@ def main(words: Sequence[str]) -> int:
     """Hands every word to the server."""
     from serving.server import main as serve
 
-    return serve([word for word in words if word != "--verbose"])
+    return serve([word for word in words if word != "--verbose"], leave=True)
