@@ -35,6 +35,10 @@ SMALL_FILES = (
 )  # fmt: skip
 
 
+HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
+"""`name` or `owner/name`; whatever else is not there is a folder that is missing."""
+
+
 def load(
     model: str,
     *,
@@ -329,17 +333,28 @@ def _small_files(model: str, revision: str | None) -> dict[str, str]:
     folder = Path(model)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{model} is a file, but a checkpoint is a folder with {CONFIG}. Give its folder.")
-    if not folder.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
-        raise UsageError(f"There is no folder {model}. Give a checkpoint's folder with {CONFIG}, or a Hub id.")
+    if not folder.exists():
+        if not HUB_ID.fullmatch(model):
+            raise UsageError(f"There is no folder {model}. Give a checkpoint's folder with {CONFIG}, or a Hub id.")
+        folder = _downloaded(model, revision)
+    located = {name: folder / name for name in SMALL_FILES}
+    return {name: path.read_text(encoding="utf-8") for name, path in located.items() if path.is_file()}
+
+
+def _downloaded(model: str, revision: str | None) -> Path:
+    """The folder, in the Hub's cache, of a checkpoint's small files. One request tells which ones there are."""
     try:
-        located = {name: _locate(model, name, revision) for name in SMALL_FILES}
-    except OSError as error:
-        line = " ".join(str(error).split())[:200]
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise MissingExtra("transformers", "hub") from error
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(SMALL_FILES)))
+    except (OSError, ValueError) as error:
+        sentence = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
         raise UsageError(
-            f"There is no folder {model}, and the Hub did not give it either ({line}). "
-            "Check the spelling and the network, or give a checkpoint's folder."
+            f"There is no folder {model}, and the Hub did not give it{f' at revision {revision}' if revision else ''} "
+            f"either ({sentence}). Check the spelling and the network, or give a checkpoint's folder."
         ) from error
-    return {name: path.read_text(encoding="utf-8") for name, path in located.items() if path is not None}
 
 
 def _locate(model: str, name: str, revision: str | None) -> Path | None:

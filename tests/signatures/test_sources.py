@@ -122,7 +122,7 @@ def test_a_hub_id_with_a_revision(tiny_vit: Path, tmp_path: Path, monkeypatch: p
     tagged = sources.load("someone/tiny-vit", revision="v1")
     assert (tagged.source.model, tagged.source.revision) == ("someone/tiny-vit", older)
     assert tagged.labels[0] == "old 0"
-    with pytest.raises(UsageError, match=r"at revision v2 has no config\.json"):
+    with pytest.raises(UsageError, match="the Hub did not give it at revision v2"):
         sources.load("someone/tiny-vit", revision="v2")
 
 
@@ -148,6 +148,8 @@ def test_weights_that_are_not_there_are_never_random(copied: Path) -> None:
 def test_a_folder_that_is_no_checkpoint_is_said(tmp_path: Path, copied: Path) -> None:
     with pytest.raises(UsageError, match="There is no folder"):
         sources.load(str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match="There is no folder nowhere/"):
+        sources.load("nowhere/")
     with pytest.raises(UsageError, match=r"has no config\.json"):
         sources.load(str(tmp_path))
     with pytest.raises(UsageError, match=r"is a file.*Give its folder"):
