@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data import TASKS
-from pipelines.served import SERVERS
+from pipelines.servers import kinds
 from pipelines.settings import Schedule, Settings
 from signatures.errors import UsageError
 
@@ -123,8 +123,12 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         help="give the figures per value of this feature, too (default: image/format)",
     )  # fmt: skip
     bar.add_argument(
-        "--server", default=DEFAULTS["server"], choices=SERVERS, help="what validates by serving (%(default)s)"
+        "--server", default=DEFAULTS["server"], choices=kinds(), help="what validates by serving (%(default)s)"
     )
+    bar.add_argument(
+        "--server-image", default=DEFAULTS["server_image"], help="for docker and kubernetes (default: %(default)s)"
+    )
+    bar.add_argument("--server-namespace", default="", help="for kubernetes (default: the current one)")
     bar.add_argument("--max-latency-ms", type=float, default=None, help="most that 95 %% of single requests may take")
     bar.add_argument("--max-size-mb", type=float, default=None, help="most that the servable's files may take")
     bar.add_argument("--keep", type=int, default=None, help="how many versions stay (default: all)")

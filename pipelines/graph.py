@@ -82,6 +82,7 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
     from pipelines.components.skew_check import SkewCheck
     from pipelines.evaluation import eval_config
     from pipelines.examples import measured
+    from pipelines.serving_check import Serving
 
     task = _task(settings, data)
     images = ImageGen(
@@ -140,10 +141,15 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
     )
     serving = ServingCheck(
         model=trainer.outputs["model"],
+        model_run=trainer.outputs["model_run"],
         examples=examples,
-        server=settings.server,
-        max_latency_ms=settings.max_latency_ms,
-        max_size_mb=settings.max_size_mb,
+        serving=Serving(
+            kind=settings.server,
+            image=settings.server_image,
+            namespace=settings.server_namespace,
+            max_latency_ms=settings.max_latency_ms,
+            max_size_mb=settings.max_size_mb,
+        ),
     )
     card = ModelReport(
         title=settings.name,

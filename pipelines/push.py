@@ -46,7 +46,8 @@ def push(model: Path, base: Path, *, keep: int | None = None, extra: Sequence[Pa
         model: The folder with `saved_model.pb`.
         base: The TF Serving `model_base_path`; created where it is missing.
         keep: How many versions stay there; the lowest go. None keeps all.
-        extra: Files to put into its `assets.extra`, such as a card for people. They do not make it another model.
+        extra: Files to put into its `assets.extra`, in place of the model's own of that name, such as a card for
+            people. They do not make it another model.
 
     Returns:
         Where it is now.
@@ -115,8 +116,11 @@ def _copy(model: Path, staging: Path, extra: Sequence[Path] = ()) -> None:
     for path in extra:
         (staging / EXTRA).mkdir(exist_ok=True)
         shutil.copyfile(path, staging / EXTRA / path.name)
+    given = {Path(EXTRA) / path.name for path in extra}
     for path in sorted(model.rglob("*"), key=lambda path: (path == model / GRAPH, path)):
         target = staging / path.relative_to(model)
+        if path.relative_to(model) in given:
+            continue
         if path.is_dir():
             target.mkdir(parents=True, exist_ok=True)
         else:

@@ -1,25 +1,20 @@
-"""A model server in a process of its own, for as long as a `with` block lasts."""
+"""A model server in a process, a container or a pod of its own, for as long as a `with` block lasts."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from signatures.errors import UsageError, VitrinaError
+from pipelines import servers
+from serving import stock
+from signatures.errors import VitrinaError
 
-__all__ = ["SERVERS", "Served", "choose", "served"]
+__all__ = ["Served", "choose", "served"]
 
-#: The kinds of server, by the name that a setting has.
-SERVERS = ("auto", "tensorflow_model_server", "vitrina")
 START_TIMEOUT = 180.0
-STOP_TIMEOUT = 20.0
 POLL = 0.1
 
 
@@ -28,7 +23,7 @@ class Served:
     """A server that is ready.
 
     Args:
-        kind: `tensorflow_model_server` or `vitrina`.
+        kind: Which kind of server it is, such as `vitrina`.
         grpc: Its target over gRPC, for `serving.client.connect`.
         rest: Its target over REST.
         grpc_port: The port on 127.0.0.1.
@@ -45,26 +40,36 @@ class Served:
 
 
 def choose(kind: str) -> str:
-    """The server meant: `auto` is TensorFlow Serving's own binary where it is on PATH, else the embedded one.
+    """The server meant: `auto` is TensorFlow Serving's own program where it is on PATH, else the embedded one.
 
     Raises:
-        UsageError: There is no such kind, or the binary is not there.
+        UsageError: There is no such kind, or what it needs is not here.
     """
-    if kind not in SERVERS:
-        raise UsageError(f"Got the server {kind!r}, but it is one of {', '.join(SERVERS)}.")
-    binary = shutil.which("tensorflow_model_server")
-    if kind == "tensorflow_model_server" and binary is None:
-        raise UsageError(
-            "tensorflow_model_server is not on PATH. Install TensorFlow Serving, or take --server vitrina."
-        )
-    if kind == "auto":
-        return "vitrina" if binary is None else "tensorflow_model_server"
-    return kind
+    name, _ = _find(kind)
+    return name
+
+
+def _find(kind: str) -> tuple[str, servers.Kind]:
+    if kind == servers.AUTO:
+        from pipelines.servers import tensorflow_model_server
+
+        kind = "vitrina" if tensorflow_model_server.missing() else stock.SERVER
+    return kind, servers.find(kind)
 
 
 @contextlib.contextmanager
-def served(base: Path, *, name: str, log: Path, version: int | None = None, kind: str = "vitrina") -> Iterator[Served]:
-    """Serves a base path on free ports; stopped by SIGTERM at the end.
+def served(
+    base: Path,
+    *,
+    name: str,
+    log: Path,
+    version: int | None = None,
+    kind: str = "vitrina",
+    image: str = stock.IMAGE,
+    namespace: str = "",
+    timeout: float | None = None,
+) -> Iterator[Served]:
+    """Serves a base path on free ports; everything is stopped and taken away at the end.
 
     Args:
         base: A TF Serving `model_base_path`.
@@ -72,53 +77,55 @@ def served(base: Path, *, name: str, log: Path, version: int | None = None, kind
         log: The file for what the server says.
         version: What the targets ask for; None is the latest.
         kind: See `choose`.
+        image: The container image, for the kinds that run one.
+        namespace: The Kubernetes namespace; "" is the current one.
+        timeout: Seconds until it has to be ready; None is three minutes.
 
     Yields:
         Where it listens. The model is loaded and its warmup requests have been answered.
 
     Raises:
+        UsageError: There is no such kind of server here.
         VitrinaError: The server ended, or was not ready in time.
     """
     from serving.server import free_port
 
-    started = time.monotonic()
-    chosen = choose(kind)
-    grpc_port, rest_port = free_port(), free_port()
-    program = [sys.executable, "-m", "serving"] if chosen == "vitrina" else [chosen]
-    flags = [f"--port={grpc_port}", f"--rest_api_port={rest_port}", f"--model_name={name}", f"--model_base_path={base}"]
-    with log.open("wb") as output:
-        process = subprocess.Popen([*program, *flags], stdout=output, stderr=subprocess.STDOUT)
-    try:
-        _wait_until_ready(process, rest_port, name, log)
+    begun = time.monotonic()
+    chosen, program = _find(kind)
+    asked = servers.Asked(
+        base=base.absolute(),
+        name=name,
+        log=log,
+        grpc_port=free_port(),
+        rest_port=free_port(),
+        image=image,
+        namespace=namespace,
+        timeout=timeout or START_TIMEOUT,
+    )
+    log.write_bytes(b"")
+    with program.started(asked) as ended:
+        _wait_until_ready(asked, ended)
         suffix = name if version is None else f"{name}@{version}"
         yield Served(
             kind=chosen,
-            grpc=f"grpc://127.0.0.1:{grpc_port}/{suffix}",
-            rest=f"http://127.0.0.1:{rest_port}/{suffix}",
-            grpc_port=grpc_port,
-            rest_port=rest_port,
-            seconds=time.monotonic() - started,
+            grpc=f"grpc://127.0.0.1:{asked.grpc_port}/{suffix}",
+            rest=f"http://127.0.0.1:{asked.rest_port}/{suffix}",
+            grpc_port=asked.grpc_port,
+            rest_port=asked.rest_port,
+            seconds=time.monotonic() - begun,
         )
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], rest_port: int, name: str, log: Path) -> None:
+def _wait_until_ready(asked: servers.Asked, ended: Callable[[], str]) -> None:
     import httpx
 
-    deadline = time.monotonic() + START_TIMEOUT
+    deadline = time.monotonic() + asked.timeout
     while time.monotonic() < deadline:
-        if process.poll() is not None:
-            last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-            raise VitrinaError(f"The server ended with code {process.returncode}: {last} Its log is {log}.")
+        if why := ended():
+            raise VitrinaError(f"{why} Its log is {asked.log}.")
         with contextlib.suppress(httpx.HTTPError, KeyError, ValueError):
-            answer = httpx.get(f"http://127.0.0.1:{rest_port}/v1/models/{name}", timeout=2.0)
+            answer = httpx.get(f"http://127.0.0.1:{asked.rest_port}/v1/models/{asked.name}", timeout=2.0)
             if any(item["state"] == "AVAILABLE" for item in answer.json()["model_version_status"]):
                 return
         time.sleep(POLL)
-    raise VitrinaError(f"The server was not ready within {START_TIMEOUT:.0f} s. Its log is {log}.")
+    raise VitrinaError(f"The server was not ready within {asked.timeout:.0f} s. Its log is {asked.log}.")

@@ -1,12 +1,17 @@
 """Serves a candidate for real and asks it: the same answers, broken images answered one by one, fast enough.
 
+Its answers are held to two others: to the exported servable's in this process, for every output, and to the trained
+model's own, which the trainer wrote down before anything was exported.
+
 This stands where TFX has its InfraValidator, which needs docker or Kubernetes, sends only serialized Examples and never
 looks at an answer.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,13 +21,21 @@ from typing import Any
 
 import numpy as np
 
+from pipelines import servers
+from pipelines.files import link_tree
+from pipelines.own_answers import OwnAnswer, difference
 from pipelines.served import served
-from signatures.errors import VitrinaError
+from serving import stock
+from signatures import warmup
+from signatures.errors import UsageError, VitrinaError
 from signatures.spec import WARMUP_PATH, Card
 
-__all__ = ["BROKEN", "REPORT_FILE", "Finding", "Report", "check_served", "differences"]
+__all__ = ["BROKEN", "REPORT_FILE", "WARMUP_FILE", "Finding", "Report", "Serving", "check_served", "differences"]
 
 REPORT_FILE = "serving.json"
+LOG_FILE = "server.log"
+#: As it is called in `assets.extra`, where the push puts it.
+WARMUP_FILE = WARMUP_PATH.rpartition("/")[2]
 NAME = "candidate"
 SIGNATURE = "serving_default"
 IMAGE = "image_bytes"
@@ -65,12 +78,14 @@ class Report:
         findings: In the order they were looked at.
         latency_ms: Per door (`grpc`, `rest`) the `p50` and `p95` of single requests, one at a time.
         start_seconds: From the server's start to the first answer it can give.
+        size_mb: Of the servable's files, in millions of bytes.
     """
 
     server: str
     findings: tuple[Finding, ...]
     latency_ms: Mapping[str, Mapping[str, float]]
     start_seconds: float
+    size_mb: float = 0.0
 
     @property
     def ok(self) -> bool:
@@ -92,41 +107,66 @@ class Report:
         (folder / REPORT_FILE).write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """By what a candidate is served, and what it has to hold.
+
+    Args:
+        kind: One of `pipelines.servers.kinds()`.
+        image: The container image, for the kinds that run one.
+        namespace: The Kubernetes namespace; "" is the current one.
+        max_latency_ms: The most that the 95th percentile of single requests may take over either door; None is no
+            limit.
+        max_size_mb: The most that the servable's files may take, in millions of bytes; None is no limit.
+    """
+
+    kind: str = servers.AUTO
+    image: str = stock.IMAGE
+    namespace: str = ""
+    max_latency_ms: float | None = None
+    max_size_mb: float | None = None
+
+
 def check_served(
     model: Path,
     images: Sequence[bytes],
     *,
-    log: Path,
-    server: str = "auto",
-    max_latency_ms: float | None = None,
-    max_size_mb: float | None = None,
+    folder: Path,
+    own: Mapping[str, OwnAnswer] | None = None,
+    serving: Serving | None = None,
 ) -> Report:
-    """Starts a server process on a servable and compares its answers with the same servable in this process.
+    """Starts a server on a servable and holds its answers to the servable's in this process and to the trainer's.
+
+    The server loads the candidate with warmup requests made of `images`, as `folder / WARMUP_FILE` keeps them for the
+    push: what clients will send is what has been warmed up, and it has been seen to load.
 
     Args:
         model: One version's folder.
         images: Encoded images to ask about, besides the servable's own warmup requests; at least one.
-        log: The file for what the server says.
-        server: One of `served.SERVERS`.
-        max_latency_ms: The most that the 95th percentile of single requests may take over either door; None is
-            no limit.
-        max_size_mb: The most that the servable's files may take, in millions of bytes; None is no limit.
+        folder: For what the server says (`server.log`) and the warmup requests.
+        own: The trained model's answers by digest of the image; None where there are none to compare with.
+        serving: By what it is served, and its limits.
 
     Returns:
         What was found. A server that does not start is a finding, too.
 
     Raises:
-        UsageError: There is no such server.
+        UsageError: There is no such server here.
         VitrinaError: There are no images.
     """
+    chosen = serving or Serving()
     if not images:
         raise VitrinaError("There are no images to ask the candidate about. Give it an eval split that is not empty.")
-    with tempfile.TemporaryDirectory(prefix="vitrina-candidate-") as folder:
-        base = Path(folder) / NAME
-        base.mkdir()
-        (base / "1").symlink_to(model.resolve(), target_is_directory=True)
-        report = _check(base, model, images, log=log, kind=server, max_latency_ms=max_latency_ms)
-    return replace(report, findings=(*_small_enough(model, max_size_mb), *report.findings))
+    with tempfile.TemporaryDirectory(prefix=".candidate-", dir=folder) as scratch:
+        base = Path(scratch) / NAME
+        # Plain files, not links into another folder: a container sees the base path alone.
+        link_tree(model, base / "1", apart_from=[WARMUP_PATH])
+        _write_warmup(model, base / "1", images)
+        shutil.copyfile(base / "1" / WARMUP_PATH, folder / WARMUP_FILE)
+        report = _check(base, model, images, own or {}, log=folder / LOG_FILE, serving=chosen)
+    size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) / 1e6
+    findings = (*_small_enough(size, chosen.max_size_mb), *report.findings)
+    return replace(report, size_mb=round(size, 3), findings=findings)
 
 
 def differences(got: Arrays, wanted: Arrays, *, tolerance: float = TOLERANCE) -> str:
@@ -156,7 +196,13 @@ def differences(got: Arrays, wanted: Arrays, *, tolerance: float = TOLERANCE) ->
 
 
 def _check(
-    base: Path, model: Path, images: Sequence[bytes], *, log: Path, kind: str, max_latency_ms: float | None
+    base: Path,
+    model: Path,
+    images: Sequence[bytes],
+    own: Mapping[str, OwnAnswer],
+    *,
+    log: Path,
+    serving: Serving,
 ) -> Report:
     from serving.client import connect
 
@@ -168,19 +214,24 @@ def _check(
     findings = [_certificate(Card.read(model))]
     latencies: dict[str, Mapping[str, float]] = {}
     try:
-        with served(base, name=NAME, log=log, kind=kind) as server:
+        with served(
+            base, name=NAME, log=log, kind=serving.kind, image=serving.image, namespace=serving.namespace
+        ) as server:
             for door, target in (("grpc", server.grpc), ("rest", server.rest)):
                 with connect(target) as client:
                     findings.append(_answers(door, client, requests, wanted))
+                    findings += _as_trained(door, client, images, own)
                     findings.append(_broken(door, client, mixed, wanted_mixed))
                     latencies[door] = _latency(client, images)
-                    findings += _fast_enough(door, latencies[door], max_latency_ms)
+                    findings += _fast_enough(door, latencies[door], serving.max_latency_ms)
             return Report(
                 server=server.kind, findings=tuple(findings), latency_ms=latencies, start_seconds=server.seconds
             )
+    except UsageError:
+        raise
     except VitrinaError as error:
         findings.append(Finding(check="serving", ok=False, told=str(error)))
-        return Report(server=kind, findings=tuple(findings), latency_ms=latencies, start_seconds=0.0)
+        return Report(server=serving.kind, findings=tuple(findings), latency_ms=latencies, start_seconds=0.0)
 
 
 def _certificate(card: Card) -> Finding:
@@ -196,6 +247,21 @@ def _answers(door: str, client: Any, requests: Sequence[Arrays], wanted: Sequenc
             return Finding(check=f"answers over {door}", ok=False, told=f"request {number}: {difference}")
     count = sum(len(request[IMAGE]) if IMAGE in request else 1 for request in requests)
     return Finding(check=f"answers over {door}", ok=True, told=f"{count} images as in process, to {TOLERANCE:g}")
+
+
+def _as_trained(door: str, client: Any, images: Sequence[bytes], own: Mapping[str, OwnAnswer]) -> list[Finding]:
+    """What is served beside what the trained model answered in the trainer."""
+    known = [(image, own[digest]) for image in images if (digest := hashlib.sha256(image).hexdigest()) in own]
+    if not known:
+        return []
+    check = f"the trainer's own answers over {door}"
+    answer = client.call({IMAGE: np.array([image for image, _ in known], object)})
+    for number, (_, trained) in enumerate(known):
+        if error := _text(np.ravel(answer["error"])[number]):
+            return [Finding(check=check, ok=False, told=f"image {number} was refused: {error}")]
+        if told := difference(trained, answer["labels"][number], answer["scores"][number]):
+            return [Finding(check=check, ok=False, told=f"image {number}: {told}")]
+    return [Finding(check=check, ok=True, told=f"{len(known)} images as the trained model answered them")]
 
 
 def _broken(door: str, client: Any, mixed: Arrays, wanted: Arrays) -> Finding:
@@ -231,11 +297,20 @@ def _fast_enough(door: str, latency: Mapping[str, float], limit: float | None) -
     return [Finding(check=f"latency over {door}", ok=latency["p95"] <= limit, told=told)]
 
 
-def _small_enough(model: Path, limit: float | None) -> list[Finding]:
+def _small_enough(size: float, limit: float | None) -> list[Finding]:
     if limit is None:
         return []
-    size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) / 1e6
     return [Finding(check="size", ok=size <= limit, told=f"{size:.1f} MB, the limit is {limit:g} MB")]
+
+
+def _write_warmup(model: Path, candidate: Path, images: Sequence[bytes]) -> None:
+    """Warmup requests like the servable's own, with images that clients would send."""
+    requests = []
+    for request in _warmup(model):
+        count = len(request[IMAGE]) if IMAGE in request else 0
+        chosen = [images[number % len(images)] for number in range(count)]
+        requests.append({**request, **({IMAGE: np.array(chosen, object)} if chosen else {})})
+    warmup.write(candidate, requests or [{IMAGE: np.array([images[0]], object)}])
 
 
 def _warmup(model: Path) -> Iterator[Arrays]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.data import TASKS
 from pipelines.masks import IGNORE
+from serving import stock
 from signatures.errors import UsageError
 
 __all__ = ["Bar", "Schedule", "Settings"]
@@ -114,7 +115,9 @@ class Settings:
         max_leak_share: The share of what is held out that may be trained on, too.
         accept_anomalies: Go on where the data is not what its schema says.
         server: What validates by serving: `auto` (`tensorflow_model_server` where it is on PATH, else `vitrina serve`)
-            or one of the two.
+            or a kind of `pipelines.servers`, such as `docker` or `kubernetes`.
+        server_image: The container image, for the kinds that run one.
+        server_namespace: The Kubernetes namespace; "" is the current one.
         max_latency_ms: The most that the 95th percentile of single requests may take there; None is no limit.
         max_size_mb: The most that the servable's files may take, in millions of bytes; None is no limit.
         keep: How many versions stay below `serving_dir`; None keeps all.
@@ -144,6 +147,8 @@ class Settings:
     max_leak_share: float = 0.01
     accept_anomalies: bool = False
     server: str = "auto"
+    server_image: str = stock.IMAGE
+    server_namespace: str = ""
     max_latency_ms: float | None = None
     max_size_mb: float | None = None
     keep: int | None = None

@@ -8,12 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from pipelines.examples import LABELS_FILE
+from pipelines.files import link_tree
 
 __all__ = ["CHECKPOINT", "HISTORY", "run_fn"]
 
@@ -34,6 +33,7 @@ def run_fn(fn_args: Any) -> None:
     Raises:
         CheckFailed: The servable does not answer as the trained checkpoint does; no model comes out then.
     """
+    from pipelines import own_answers
     from pipelines.settings import Schedule
     from pipelines.training import fine_tune
     from signatures import export, sources
@@ -51,12 +51,15 @@ def run_fn(fn_args: Any) -> None:
         report=log.info,
     )
     (run / HISTORY).write_text(json.dumps({name: list(map(float, v)) for name, v in trained.history.items()}) + "\n")
+    own_answers.write(
+        own_answers.classify(trained.checkpoint, _matching(fn_args.eval_files)), run / own_answers.ANSWERS_FILE
+    )
     # The checkpoint is read back from disk, so what is exported and certified is what was saved.
     model = sources.load(str(trained.checkpoint), task="image-classification")
     export.write(model, Path(fn_args.serving_model_dir), on_progress=log.info)
     # Beside the servable, so that a later training can start from this one.
     beside = Path(fn_args.serving_model_dir).parent / CHECKPOINT
-    shutil.copytree(trained.checkpoint, beside, copy_function=_link, dirs_exist_ok=True)
+    link_tree(trained.checkpoint, beside)
 
 
 def _start(fn_args: Any) -> str:
@@ -70,14 +73,6 @@ def _start(fn_args: Any) -> str:
         return str(fn_args.custom_config["model"])
     log.info("training goes on from the latest blessed model, %s", checkpoint)
     return str(checkpoint)
-
-
-def _link(source: str, target: str) -> None:
-    """A second name for the same file, or a copy where the disk has no such thing."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _resume_folder(fn_args: Any) -> Path:

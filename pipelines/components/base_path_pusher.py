@@ -19,6 +19,7 @@ from tfx.utils import path_utils
 
 from pipelines.components.model_report import PeopleCard
 from pipelines.push import push
+from pipelines.serving_check import WARMUP_FILE
 
 __all__ = ["PATH", "PUSHED", "VERSION", "BasePathPusher"]
 
@@ -55,8 +56,8 @@ class Executor(BaseExecutor):  # type: ignore[misc]
         out = artifact_utils.get_single_instance(output_dict["pushed_model"])
         Path(out.uri).mkdir(parents=True, exist_ok=True)
         good = model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["blessing"]))
-        served = model_utils.is_infra_validated(artifact_utils.get_single_instance(input_dict["serving_blessing"]))
-        if not (good and served):
+        served = artifact_utils.get_single_instance(input_dict["serving_blessing"])
+        if not (good and model_utils.is_infra_validated(served)):
             out.set_int_custom_property(PUSHED, 0)
             return
         model = artifact_utils.get_single_instance(input_dict["model"])
@@ -64,12 +65,18 @@ class Executor(BaseExecutor):  # type: ignore[misc]
             Path(path_utils.serving_model_path(model.uri)),
             Path(exec_properties["base"]),
             keep=exec_properties["keep"] or None,
-            extra=sorted(Path(artifact_utils.get_single_uri(input_dict["card"])).iterdir()),
+            extra=_extra(Path(artifact_utils.get_single_uri(input_dict["card"])), Path(served.uri)),
         )
         out.set_int_custom_property(PUSHED, 1)
         out.set_int_custom_property(NEW, int(done.new))
         out.set_int_custom_property(VERSION, done.version)
         out.set_string_custom_property(PATH, str(done.path))
+
+
+def _extra(card: Path, served: Path) -> list[Path]:
+    """The card for people, and the warmup requests that the candidate was served with."""
+    warmup = served / WARMUP_FILE
+    return [*sorted(card.iterdir()), *([warmup] if warmup.is_file() else [])]
 
 
 class BasePathPusher(BaseComponent):  # type: ignore[misc]

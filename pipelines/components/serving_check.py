@@ -13,9 +13,10 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import path_utils
 
+from pipelines import own_answers
 from pipelines.data import EVAL
 from pipelines.examples import encoded_images
-from pipelines.serving_check import check_served
+from pipelines.serving_check import Serving, check_served
 
 __all__ = ["ServingCheck"]
 
@@ -30,11 +31,14 @@ class ServingCheckSpec(ComponentSpec):  # type: ignore[misc]
 
     PARAMETERS: ClassVar[dict[str, Any]] = {
         "server": ExecutionParameter(type=str),
+        "image": ExecutionParameter(type=str),
+        "namespace": ExecutionParameter(type=str),
         "max_latency_ms": ExecutionParameter(type=float),
         "max_size_mb": ExecutionParameter(type=float),
     }
     INPUTS: ClassVar[dict[str, Any]] = {
         "model": ChannelParameter(type=standard_artifacts.Model),
+        "model_run": ChannelParameter(type=standard_artifacts.ModelRun),
         "examples": ChannelParameter(type=standard_artifacts.Examples),
     }
     OUTPUTS: ClassVar[dict[str, Any]] = {"blessing": ChannelParameter(type=standard_artifacts.InfraBlessing)}
@@ -52,10 +56,17 @@ class Executor(BaseExecutor):  # type: ignore[misc]
         report = check_served(
             Path(path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))),
             encoded_images(Path(artifact_utils.get_split_uri(input_dict["examples"], EVAL)), limit=IMAGES),
-            log=folder / "server.log",
-            server=exec_properties["server"],
-            max_latency_ms=exec_properties["max_latency_ms"] or None,
-            max_size_mb=exec_properties["max_size_mb"] or None,
+            folder=folder,
+            own=own_answers.read(
+                Path(artifact_utils.get_single_uri(input_dict["model_run"])) / own_answers.ANSWERS_FILE
+            ),
+            serving=Serving(
+                kind=exec_properties["server"],
+                image=exec_properties["image"],
+                namespace=exec_properties["namespace"],
+                max_latency_ms=exec_properties["max_latency_ms"] or None,
+                max_size_mb=exec_properties["max_size_mb"] or None,
+            ),
         )
         report.write(folder)
         (folder / FILES[report.ok]).touch()
@@ -67,31 +78,25 @@ class ServingCheck(BaseComponent):  # type: ignore[misc]
 
     Args:
         model: The trained model.
+        model_run: Where the trainer wrote down what the trained model answers.
         examples: Some images of its eval split are asked about.
-        server: One of `pipelines.served.SERVERS`.
-        max_latency_ms: The most that the 95th percentile of single requests may take; None is no limit.
-        max_size_mb: The most that the servable's files may take, in millions of bytes; None is no limit.
+        serving: By what it is served, and its limits.
     """
 
     SPEC_CLASS = ServingCheckSpec
     EXECUTOR_SPEC = ExecutorClassSpec(Executor)
 
-    def __init__(
-        self,
-        *,
-        model: Any,
-        examples: Any,
-        server: str,
-        max_latency_ms: float | None = None,
-        max_size_mb: float | None = None,
-    ) -> None:
+    def __init__(self, *, model: Any, model_run: Any, examples: Any, serving: Serving) -> None:
         super().__init__(
             spec=ServingCheckSpec(
                 model=model,
+                model_run=model_run,
                 examples=examples,
-                server=server,
-                max_latency_ms=float(max_latency_ms or 0.0),
-                max_size_mb=float(max_size_mb or 0.0),
+                server=serving.kind,
+                image=serving.image,
+                namespace=serving.namespace,
+                max_latency_ms=float(serving.max_latency_ms or 0.0),
+                max_size_mb=float(serving.max_size_mb or 0.0),
                 blessing=tfx.dsl.Channel(type=standard_artifacts.InfraBlessing),
             )
         )

@@ -20,7 +20,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, program: str) -> list[subprocess.P
         started.append(real([sys.executable, "-c", program], **options))
         return started[-1]
 
-    monkeypatch.setattr(served.subprocess, "Popen", popen)
+    monkeypatch.setattr("pipelines.servers._program.subprocess.Popen", popen)
     return started
 
 
@@ -49,8 +49,13 @@ def test_kinds_of_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert served.choose("auto") == "vitrina"
     with pytest.raises(UsageError, match="not on PATH"):
         served.choose("tensorflow_model_server")
-    with pytest.raises(UsageError, match="one of auto"):
-        served.choose("triton")
+    for name in ("triton", "_program"):
+        with pytest.raises(UsageError, match="one of auto"):
+            served.choose(name)
+    with pytest.raises(UsageError, match="Neither docker nor podman"):
+        served.choose("docker")
+    with pytest.raises(UsageError, match="kubectl is not on PATH"):
+        served.choose("kubernetes")
     binary = tmp_path / "tensorflow_model_server"
     binary.write_text("#!/bin/sh\n")
     binary.chmod(0o755)

@@ -1,0 +1,114 @@
+"""What the trained model itself answers, written down by the trainer: a served candidate is held to it later.
+
+The answers come from the checkpoint by training's own way to the pixels, not from the exported graph: an export that
+answers otherwise is found out where it is served.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ANSWERS_FILE", "LIMIT", "OwnAnswer", "classify", "difference", "read", "write"]
+
+#: Below the ModelRun artifact: a JSON line per image.
+ANSWERS_FILE = "own_answers.jsonl"
+#: Of so many held-out images.
+LIMIT = 64
+BATCH = 16
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnAnswer:
+    """The trained model's answer to one held-out image.
+
+    Args:
+        digest: SHA-256 of the encoded image, in hexadecimal.
+        scores: Class name -> softmax, 0 to 1.
+    """
+
+    digest: str
+    scores: Mapping[str, float]
+
+
+def classify(checkpoint: Path, files: Sequence[str], *, limit: int = LIMIT) -> Iterator[OwnAnswer]:
+    """Asks a trained classifier about the first held-out images, as training sees them.
+
+    Args:
+        checkpoint: The folder that training saved.
+        files: TFRecords (gzip) of the eval split.
+        limit: At most so many images.
+
+    Yields:
+        An answer per image.
+    """
+    import tensorflow as tf
+
+    from pipelines.training import dataset, load_trainable
+
+    names = _names(checkpoint)
+    native, preprocessing, _ = load_trainable(str(checkpoint), names)
+    digests = _digests(files, limit)
+    for features, _ in dataset(files, preprocessing=preprocessing, labels=names, batch_size=BATCH):
+        scores = tf.nn.softmax(tf.cast(native(features, training=False).logits, tf.float32)).numpy()
+        for row in scores:
+            digest = next(digests, None)
+            if digest is None:
+                return
+            yield OwnAnswer(digest=digest, scores=dict(zip(names, map(float, row), strict=True)))
+
+
+def write(answers: Iterator[OwnAnswer], path: Path) -> None:
+    """Writes answers, a JSON line each."""
+    with path.open("w", encoding="utf-8") as stream:
+        for answer in answers:
+            stream.write(json.dumps(vars(answer), ensure_ascii=False) + "\n")
+
+
+def read(path: Path) -> dict[str, OwnAnswer]:
+    """Digest -> answer; empty where there is no such file."""
+    if not path.is_file():
+        return {}
+    found = (OwnAnswer(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
+    return {answer.digest: answer for answer in found}
+
+
+def difference(own: OwnAnswer, labels: Sequence[Any], scores: Sequence[float], *, tolerance: float = TOLERANCE) -> str:
+    """How a served answer differs from the trainer's own, in words; "" where it does not.
+
+    Args:
+        own: The trainer's.
+        labels: What was served, best first, as strings or bytes.
+        scores: Their scores.
+        tolerance: The most that a score may differ by. Labels whose own scores are as close may change places.
+    """
+    names = [label.decode() if isinstance(label, bytes) else str(label) for label in labels]
+    for name, score in zip(names, scores, strict=True):
+        if name not in own.scores:
+            return f"it answers {name!r}, which the trained model does not know"
+        if not abs(own.scores[name] - float(score)) <= tolerance:
+            return f"{name} has {float(score):.4f}, the trained model gives it {own.scores[name]:.4f}"
+    best = max(own.scores, key=lambda name: own.scores[name])
+    if not names or own.scores[names[0]] < own.scores[best] - 2 * tolerance:
+        return f"it answers {names[0] if names else 'nothing'!r}, the trained model {best!r}"
+    return ""
+
+
+def _names(checkpoint: Path) -> tuple[str, ...]:
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    id2label = {int(key): str(value) for key, value in config["id2label"].items()}
+    return tuple(id2label[number] for number in sorted(id2label))
+
+
+def _digests(files: Sequence[str], limit: int) -> Iterator[str]:
+    import tensorflow as tf
+
+    from pipelines.examples import DIGEST
+
+    for record in tf.data.TFRecordDataset(list(files), compression_type="GZIP").take(limit):
+        feature = tf.train.Example.FromString(record.numpy()).features.feature[DIGEST]
+        yield feature.bytes_list.value[0].decode()
