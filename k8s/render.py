@@ -1,92 +1,39 @@
-"""A servable to Kubernetes manifests: `k8s/base` filled in, as plain YAML for `kubectl apply -f -`.
+"""A servable to Kubernetes manifests: `k8s/base` and components filled in, as plain YAML for `kubectl apply -f -`.
 
 The same arguments always give the same text, so what is rendered can be kept in git and compared.
 """
 
 from __future__ import annotations
 
-import hashlib
+import math
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from serving import stock
-from signatures.errors import MissingExtra, UsageError
+from k8s.kustomize import BASE, Object, build, map_strings, to_yaml
+from k8s.locations import Location
+from k8s.settings import ANNOTATION, CANARY, STABLE, Settings, cpus
 
-__all__ = ["BASE", "Location", "render"]
-
-BASE = Path(__file__).parent / "base"
-"""The Kustomize base; `kubectl apply -k` takes it too."""
+__all__ = ["BASE", "MANAGED_BY", "Settings", "canary_name", "objects", "render"]
 
 #: What the base calls everything that `render` names: objects, labels, the model and its paths.
 PLACEHOLDER = "servable"
 
-NAME_PATTERN = re.compile(r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?")
-Object = dict[str, Any]
+MANAGED_BY = "app.kubernetes.io/managed-by"
+_BATCHING_FLAGS = ("--enable_batching", "--batching_parameters_file")
+#: What applies first: what others name comes before them.
+_ORDER = ("ServiceAccount", "ConfigMap", "Service", "Deployment")
+#: What a canary shares with the Deployment that it is tried beside.
+_SHARED = ("ServiceAccount", "PodDisruptionBudget", "HorizontalPodAutoscaler", "ScaledObject", "HTTPRoute", "GRPCRoute")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Location:
-    """Where a cluster finds a servable's base path.
-
-    Args:
-        base_path: What TF Serving reads: `gs://bucket/path`, or a folder inside the container.
-        claim: The PersistentVolumeClaim that is mounted at `base_path`, or None.
-        sub_path: The folder within the claim; "" is its root.
-    """
-
-    base_path: str
-    claim: str | None = None
-    sub_path: str = ""
-
-    @classmethod
-    def parse(cls, text: str, *, name: str) -> Location:
-        """Reads `gs://BUCKET/PATH` or `pvc://CLAIM/PATH`.
-
-        Args:
-            text: The base path, the folder with 1, 2, ... in it.
-            name: The model's name, which the mount point carries.
-
-        Raises:
-            UsageError: It is neither, or it names one version instead of the base path.
-        """
-        scheme, separator, rest = text.partition("://")
-        root, _, path = rest.rstrip("/").partition("/")
-        if scheme not in ("gs", "pvc") or not separator or not root:
-            raise UsageError(
-                f"Got the location {text!r}, but a cluster reads gs://BUCKET/PATH or pvc://CLAIM/PATH. "
-                "Copy the servable's base path there and give that."
-            )
-        stock.refuse_version(text)
-        if scheme == "gs":
-            return cls(base_path=f"gs://{root}/{path}".rstrip("/"))
-        return cls(base_path=f"/models/{name}", claim=root, sub_path=path)
-
-
-def render(
-    location: str,
-    *,
-    name: str,
-    namespace: str | None = None,
-    replicas: int = 2,
-    image: str = stock.IMAGE,
-    cpu: str = "1",
-    memory: str = "2Gi",
-    service_account: str | None = None,
-) -> str:
-    """Manifests of a Deployment, its Services and its ConfigMap that serve one servable on stock TF Serving.
+def render(location: str, *, name: str, **settings: Any) -> str:
+    """Manifests that serve one servable on stock TF Serving.
 
     Args:
-        location: The servable's base path as the cluster sees it: `gs://BUCKET/PATH` or `pvc://CLAIM/PATH`.
+        location: The servable's base path as the cluster sees it: `gs://BUCKET/PATH`, `s3://BUCKET/PATH`,
+            `pvc://CLAIM/PATH`, `image://IMAGE`, or a folder that every node has.
         name: What the objects and the model are called, such as `digits`; clients ask for `/v1/models/digits`.
-        namespace: The objects' namespace; None leaves it to `kubectl`.
-        replicas: How many pods, one or more.
-        image: A TF Serving image, 2.16 or newer.
-        cpu: CPU requested per pod, as Kubernetes writes it (`500m`, `2`).
-        memory: Memory requested and allowed per pod, as Kubernetes writes it (`2Gi`).
-        service_account: The ServiceAccount of the pods, where reading `gs://` needs one (workload identity).
+        **settings: The rest of `Settings`: `namespace`, `version`, `replicas`, `cpu`, `memory`, `components`, ...
 
     Returns:
         YAML of several documents, in an order that can be applied.
@@ -98,110 +45,144 @@ def render(
     Example:
         >>> print(render("gs://bucket/models/digits", name="digits", namespace="vision"))  # doctest: +SKIP
     """
-    for what, value in (("name", name), ("namespace", namespace), ("service account", service_account)):
-        if value is not None and not NAME_PATTERN.fullmatch(value):
-            raise UsageError(
-                f"Got the {what} {value!r}, but Kubernetes wants at most 52 small letters, digits and dashes, a letter "
-                "first. Choose such a one."
-            )
-    if replicas < 1:
-        raise UsageError(f"Got {replicas} replicas, wanted one or more. Give --replicas 1 or leave it out.")
-    where = Location.parse(location, name=name)
-    config = _config_map(name, where)
-    deployment, *services = _base_objects(name)
-    _fill_deployment(deployment, where, config["metadata"]["name"], replicas, image, cpu, memory, service_account)
-    objects = [config, *services, deployment]
-    if namespace is not None:
-        for found in objects:
-            found["metadata"]["namespace"] = namespace
-    return _to_yaml(objects)
+    return to_yaml(objects(Settings(location=location, name=name, **settings)))
 
 
-def _fill_deployment(
-    deployment: Object,
-    where: Location,
-    config_name: str,
-    replicas: int,
-    image: str,
-    cpu: str,
-    memory: str,
-    service_account: str | None,
-) -> None:
-    deployment["spec"]["replicas"] = replicas
+def objects(settings: Settings, *, on_trial: int | None = None) -> list[Object]:
+    """What `render` writes, as plain data.
+
+    Args:
+        settings: What to serve, and how.
+        on_trial: None for all of it. A number of pods for a canary of its own: the same settings under the name
+            `NAME-canary`, with so many pods and without what it shares with the Deployment that it stands beside.
+
+    Returns:
+        The objects, what others name first.
+    """
+    if on_trial is not None:
+        settings = settings.replace(replicas=on_trial, canary=None)
+    found = build(
+        BASE, settings.all_components, change=lambda built: _fill(built, settings, canary=on_trial is not None)
+    )
+    if on_trial is not None:
+        found = [each for each in found if each["kind"] not in _SHARED and not _is_dashboard(each)]
+    for each in found:
+        each["metadata"].setdefault("labels", {})[MANAGED_BY] = "vitrina"
+        if settings.namespace is not None:
+            each["metadata"]["namespace"] = settings.namespace
+    return sorted(found, key=lambda each: _ORDER.index(each["kind"]) if each["kind"] in _ORDER else len(_ORDER))
+
+
+def canary_name(name: str) -> str:
+    """What the Deployment, the Service and the rest of a canary beside `name` are called."""
+    return f"{name}-canary"
+
+
+def _fill(built: list[Object], settings: Settings, *, canary: bool) -> None:
+    """Names everything and puts the settings in."""
+    called = canary_name(settings.name) if canary else settings.name
+    built[:] = [_named(each, settings.name, called) for each in built]
+    by_kind = {each["kind"]: each for each in built}
+    if settings.service_account is not None:
+        built.remove(by_kind["ServiceAccount"])
+    if settings.replicas is not None:
+        built[:] = [each for each in built if each["kind"] not in ("HorizontalPodAutoscaler", "ScaledObject")]
+    (config,) = (each for each in built if each["kind"] == "ConfigMap" and not _is_dashboard(each))
+    _fill_deployment(by_kind["Deployment"], settings)
+    if canary:
+        account = settings.service_account or settings.name
+        by_kind["Deployment"]["spec"]["template"]["spec"]["serviceAccountName"] = account
+    _fill_config(config["data"], settings)
+    _fill_scale(by_kind, settings)
+    for kind in ("HTTPRoute", "GRPCRoute"):
+        if kind in by_kind and settings.gateway is not None:
+            by_kind[kind]["spec"]["parentRefs"][0]["name"] = settings.gateway
+
+
+def _named(found: Object, model: str, called: str) -> Object:
+    """Every placeholder replaced: by the model's name in paths, settings and queries, by the objects' elsewhere."""
+    as_model = re.compile(rf'(models/|name: "|model_name=~?\\?"){PLACEHOLDER}\b')
+    anywhere = re.compile(rf"\b{PLACEHOLDER}\b")
+
+    def change(text: str) -> str:
+        marked = as_model.sub(lambda match: f"{match[1]}\0", text)
+        return anywhere.sub(called, marked).replace("\0", model)
+
+    named: Object = map_strings(found, change)
+    if "data" in named:
+        named["data"] = {anywhere.sub(called, key): value for key, value in named["data"].items()}
+    return named
+
+
+def _fill_deployment(deployment: Object, settings: Settings) -> None:
+    deployment["metadata"]["annotations"] = {ANNOTATION: settings.to_json()}
+    if settings.replicas is not None:
+        deployment["spec"] = {"replicas": settings.replicas, **deployment["spec"]}
     pod = deployment["spec"]["template"]["spec"]
-    if service_account is not None:
-        pod["serviceAccountName"] = service_account
+    if settings.service_account is not None:
+        pod["serviceAccountName"] = settings.service_account
     (container,) = pod["containers"]
-    container["image"] = image
-    container["resources"] = {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory}}
-    (config_volume,) = (volume for volume in pod["volumes"] if volume["name"] == "config")
-    config_volume["configMap"]["name"] = config_name
-    if where.claim is not None:
-        mount: Object = {"name": "models", "mountPath": where.base_path, "readOnly": True}
-        if where.sub_path:
-            mount["subPath"] = where.sub_path
-        container["volumeMounts"].append(mount)
-        source = {"claimName": where.claim, "readOnly": True}
-        pod["volumes"].append({"name": "models", "persistentVolumeClaim": source})
+    for each in (container, *pod.get("initContainers", ())):
+        if settings.image is not None and each["image"].startswith("tensorflow/serving:"):
+            each["image"] = settings.image
+    requests, limits = container["resources"]["requests"], container["resources"]["limits"]
+    if settings.cpu is not None:
+        requests["cpu"] = settings.cpu
+    if settings.memory is not None:
+        requests["memory"] = limits["memory"] = settings.memory
+    if settings.max_batch == 0:
+        container["args"] = [each for each in container["args"] if not each.startswith(_BATCHING_FLAGS)]
+    only = settings.version if settings.canary is None else None
+    Location.parse(settings.location).fill(settings.reader, pod, version=only)
 
 
-def _config_map(name: str, where: Location) -> Object:
-    """The ConfigMap with the server's two files, named after what it holds: a change of it is a roll-out."""
-    mounted = f'base_path: "/models/{PLACEHOLDER}"'
-    models = (BASE / "models.config").read_text(encoding="utf-8").replace(mounted, f'base_path: "{where.base_path}"')
-    data = {
-        "models.config": models.replace(f'name: "{PLACEHOLDER}"', f'name: "{name}"'),
-        "monitoring.config": (BASE / "monitoring.config").read_text(encoding="utf-8"),
-    }
-    digest = hashlib.sha256("\0".join(f"{key}\0{data[key]}" for key in sorted(data)).encode()).hexdigest()[:10]
-    labels = {"app.kubernetes.io/name": "tf-serving", "app.kubernetes.io/instance": name}
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": f"{name}-config-{digest}", "labels": labels},
-        "data": data,
-    }
+def _fill_config(data: dict[str, str], settings: Settings) -> None:
+    where = Location.parse(settings.location).base_path(settings.reader, settings.name)
+    models = re.sub(r'base_path: "[^"]*"', lambda _: f'base_path: "{where}"', data["models.config"])
+    data["models.config"] = models.replace("  }\n}\n", f"{_versions(settings)}  }}\n}}\n")
+    if settings.max_batch == 0:
+        del data["batching.config"]
+    elif settings.max_batch is not None:
+        batching = _with_value(data["batching.config"], "max_execution_batch_size", settings.max_batch)
+        batching = re.sub(r"what runs at once are \d+", f"what runs at once are {settings.max_batch}", batching)
+        data["batching.config"] = batching
+        if settings.max_batch > 128:
+            data["batching.config"] = _with_value(batching, "max_batch_size", settings.max_batch).replace(
+                "up to 128 images", f"up to {settings.max_batch} images"
+            )
+    if settings.cpu is not None and "batching.config" in data:
+        threads = max(math.ceil(cpus(settings.cpu)), 1)
+        data["batching.config"] = _with_value(data["batching.config"], "num_batch_threads", threads)
 
 
-def _base_objects(name: str) -> list[Object]:
-    """The base's Deployment and Services, every placeholder replaced."""
-    loaded = [found for file in ("deployment.yaml", "services.yaml") for found in _read_yaml(BASE / file)]
-    pattern = re.compile(rf"\b{PLACEHOLDER}\b")
-    return [_map_strings(found, lambda text: pattern.sub(name, text)) for found in loaded]
+def _with_value(text: str, field: str, value: int) -> str:
+    return re.sub(rf"^{field} {{ value: \d+ }}$", f"{field} {{ value: {value} }}", text, flags=re.MULTILINE)
 
 
-def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, list):
-        return [_map_strings(item, change) for item in value]
-    if isinstance(value, dict):
-        return {key: _map_strings(item, change) for key, item in value.items()}
-    return value
+def _versions(settings: Settings) -> str:
+    """Which versions are served under which label; nothing where the server follows its base path."""
+    if settings.version is None:
+        return ""
+    labels = {STABLE: settings.version, **({CANARY: settings.canary} if settings.canary is not None else {})}
+    lines = ["    model_version_policy {", "      specific {"]
+    lines += [f"        versions: {version}" for version in sorted(set(labels.values()))]
+    lines += ["      }", "    }"]
+    for label, version in labels.items():
+        lines += ["    version_labels {", f'      key: "{label}"', f"      value: {version}", "    }"]
+    return "".join(f"{line}\n" for line in lines)
 
 
-def _read_yaml(path: Path) -> Iterator[Object]:
-    yaml = _yaml()
-    yield from yaml.safe_load_all(path.read_text(encoding="utf-8"))
+def _fill_scale(by_kind: dict[str, Object], settings: Settings) -> None:
+    if "HorizontalPodAutoscaler" in by_kind:
+        spec = by_kind["HorizontalPodAutoscaler"]["spec"]
+        spec["minReplicas"], spec["maxReplicas"] = settings.min_replicas, settings.max_replicas
+    if "ScaledObject" in by_kind:
+        spec = by_kind["ScaledObject"]["spec"]
+        spec["minReplicaCount"], spec["maxReplicaCount"] = settings.min_replicas, settings.max_replicas
+        spec["fallback"]["replicas"] = max(
+            settings.min_replicas, min(spec["fallback"]["replicas"], settings.max_replicas)
+        )
 
 
-def _to_yaml(objects: list[Object]) -> str:
-    yaml = _yaml()
-
-    class Dumper(yaml.SafeDumper):  # type: ignore[misc, name-defined]  # a class of a lazily imported module
-        """Keeps files that a ConfigMap holds readable."""
-
-    def text(dumper: Any, value: str) -> Any:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
-
-    Dumper.add_representer(str, text)
-    documents = (yaml.dump(found, Dumper=Dumper, sort_keys=False, default_flow_style=False) for found in objects)
-    return "---\n".join(documents)
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingExtra("yaml", "k8s") from error
-    return yaml
+def _is_dashboard(found: Object) -> bool:
+    return "grafana_dashboard" in found["metadata"].get("labels", {})

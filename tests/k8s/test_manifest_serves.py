@@ -63,7 +63,9 @@ def test_the_probes_hold_for_a_server_started_by_the_manifest(tiny_servable: Pat
     import vitrina
 
     text = render("gs://bucket/tiny", name="tiny").replace("gs://bucket/tiny", str(tiny_servable))
-    config, *_, deployment = yaml.safe_load_all(text)
+    found = list(yaml.safe_load_all(text))
+    (config,) = (each for each in found if each["kind"] == "ConfigMap")
+    (deployment,) = (each for each in found if each["kind"] == "Deployment")
     for name, content in config["data"].items():
         (tmp_path / name).write_text(content)
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
