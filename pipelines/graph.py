@@ -155,6 +155,8 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
         title=settings.name,
         source=settings.model,
         schedule=settings.schedule.to_json(),
+        data=settings.data,
+        bar=settings.bar,
         model=trainer.outputs["model"],
         model_run=trainer.outputs["model_run"],
         examples=examples,

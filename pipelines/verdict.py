@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["failures", "ingest_report", "metrics", "per_class", "per_slice", "serving_failures", "serving_report"]
+from pipelines.model_card import Check
+from pipelines.settings import Bar
+
+__all__ = [
+    "checks",
+    "failures",
+    "ingest_report",
+    "metrics",
+    "per_class",
+    "per_slice",
+    "serving_failures",
+    "serving_report",
+]
 
 COUNT = "example_count"
 OVERALL = ("", "")
@@ -114,6 +127,47 @@ def _line(failure: Any, where: tuple[str, str]) -> str:
     if bound.HasField("upper_bound"):
         return f"{name} {value:.4f} is above {bound.upper_bound.value:.4f}"
     return f"{name} {value:.4f} is below {bound.lower_bound.value:.4f}"
+
+
+def checks(evaluation: Path, bar: Bar, report: Mapping[str, Any]) -> list[Check]:
+    """All that a candidate had to hold, what does hold included.
+
+    Args:
+        evaluation: The folder of a ModelEvaluation artifact.
+        bar: What was asked for.
+        report: ServingCheck's, as `serving_report` gives it.
+    """
+    measured, classes = metrics(evaluation), per_class(evaluation)
+    worst = min(classes.items(), key=lambda item: item[1]["accuracy"], default=("", {"accuracy": 0.0}))
+    found = [_check("accuracy", measured["accuracy"], least=bar.threshold)]
+    if "baseline_accuracy" in measured:
+        change = measured["accuracy"] - measured["baseline_accuracy"]
+        found.append(_check("accuracy against the latest blessed model", change, least=-bar.max_loss, signed=True))
+    if bar.top_k_threshold is not None:
+        found.append(_check("top 5 accuracy", measured["top_k_accuracy"], least=bar.top_k_threshold))
+    if bar.class_threshold is not None:
+        found.append(
+            _check(f"accuracy of the worst class, {worst[0]}", worst[1]["accuracy"], least=bar.class_threshold)
+        )
+    changes = {
+        name: each["accuracy"] - each["baseline_accuracy"]
+        for name, each in classes.items()
+        if "baseline_accuracy" in each
+    }
+    if bar.max_class_loss is not None and changes:
+        name = min(changes, key=lambda name: changes[name])
+        told = f"class {name} against the latest blessed model"
+        found.append(_check(told, changes[name], least=-bar.max_class_loss, signed=True))
+    if bar.max_calibration_error is not None:
+        value, most = measured["calibration_error"], bar.max_calibration_error
+        found.append(Check(name="calibration error", ok=value <= most, told=f"{value:.4f}, at most {most:g}"))
+    return [*found, *(Check(name=item["check"], ok=item["ok"], told=item["told"]) for item in report["findings"])]
+
+
+def _check(name: str, value: float, *, least: float, signed: bool = False) -> Check:
+    """A hair's width is allowed, as `eval_config` does it."""
+    shown = f"{value:+.4f}" if signed else f"{value:.4f}"
+    return Check(name=name, ok=value >= least - 1e-9, told=f"{shown}, at least {least:g}")
 
 
 def serving_report(folder: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,8 +22,10 @@ from pipelines import verdict
 from pipelines.components.image_gen import IngestReport
 from pipelines.data import EVAL, TRAIN
 from pipelines.evaluation import TOP_K
+from pipelines.examples import TEXT
 from pipelines.judged import Judged, calibration, confusion, judge
 from pipelines.model_card import Facts, to_html, to_markdown
+from pipelines.settings import Bar
 from pipelines.trainer import HISTORY
 from signatures.spec import Card
 
@@ -46,6 +49,8 @@ class ModelReportSpec(ComponentSpec):  # type: ignore[misc]
         "title": ExecutionParameter(type=str),
         "source": ExecutionParameter(type=str),
         "schedule": ExecutionParameter(type=str),
+        "data": ExecutionParameter(type=str),
+        "bar": ExecutionParameter(type=str),
     }
     INPUTS: ClassVar[dict[str, Any]] = {
         "model": ChannelParameter(type=standard_artifacts.Model),
@@ -70,7 +75,12 @@ class Executor(BaseExecutor):  # type: ignore[misc]
         }
         model = Path(path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"])))
         judged = judge(model, Path(artifact_utils.get_split_uri(input_dict["examples"], EVAL)))
-        facts = _facts(folders, Card.read(model), judged, exec_properties)
+        lineage = [
+            ("data", exec_properties["data"]),
+            ("started from", exec_properties["source"]),
+            *_lineage(input_dict),
+        ]
+        facts = _facts(folders, Card.read(model), judged, exec_properties, lineage)
         out = Path(artifact_utils.get_single_uri(output_dict["card"]))
         out.mkdir(parents=True, exist_ok=True)
         (out / FILES[0]).write_text(to_markdown(facts), encoding="utf-8")
@@ -84,30 +94,53 @@ class ModelReport(BaseComponent):  # type: ignore[misc]
         title: The model's name.
         source: The checkpoint that training started from.
         schedule: How it was trained.
+        data: The images, as the command took them.
+        bar: What it had to reach.
         **channels: Those of `ModelReportSpec.INPUTS`.
     """
 
     SPEC_CLASS = ModelReportSpec
     EXECUTOR_SPEC = ExecutorClassSpec(Executor)
 
-    def __init__(self, *, title: str, source: str, schedule: Mapping[str, Any], **channels: Any) -> None:
+    def __init__(
+        self, *, title: str, source: str, schedule: Mapping[str, Any], data: str, bar: Bar, **channels: Any
+    ) -> None:
         super().__init__(
             spec=ModelReportSpec(
                 title=title,
                 source=source,
                 schedule=json.dumps(schedule, sort_keys=True),
+                data=data,
+                bar=json.dumps(asdict(bar), sort_keys=True),
                 card=tfx.dsl.Channel(type=PeopleCard),
                 **channels,
             )
         )
 
 
+def _lineage(inputs: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:
+    """Every artifact that this card was made from, as the metadata knows it."""
+    found = []
+    for name, artifacts in sorted(inputs.items()):
+        for artifact in artifacts:
+            number = f" {artifact.id}" if artifact.id else ""
+            found.append((f"{name} ({artifact.type_name}{number})", artifact.uri))
+            if name == "examples" and artifact.span:
+                found.append(("span", f"{artifact.span}, version {artifact.version}"))
+    return found
+
+
 def _facts(
-    folders: Mapping[str, Path], card: Card, judged: Sequence[Judged], exec_properties: Mapping[str, Any]
+    folders: Mapping[str, Path],
+    card: Card,
+    judged: Sequence[Judged],
+    exec_properties: Mapping[str, Any],
+    lineage: Sequence[tuple[str, str]],
 ) -> Facts:
     metrics = verdict.metrics(folders["evaluation"])
     ingest = verdict.ingest_report(folders["ingest"])
     serving = verdict.serving_report(folders["serving"])
+    slices = verdict.per_slice(folders["evaluation"])
     wrong = sorted((item for item in judged if item.answered != item.actual), key=lambda item: -item.score)
     return Facts(
         title=exec_properties["title"],
@@ -121,7 +154,11 @@ def _facts(
         set_aside=len(ingest["bad"]),
         accuracy=metrics["accuracy"],
         baseline_accuracy=metrics.get("baseline_accuracy"),
-        per_class={name: each["accuracy"] for name, each in verdict.per_class(folders["evaluation"]).items()},
+        per_class=slices.pop(TEXT, {}),
+        slices=slices,
+        checks=verdict.checks(folders["evaluation"], Bar(**json.loads(exec_properties["bar"])), serving),
+        size_mb=serving["size_mb"],
+        lineage=lineage,
         confusion=confusion(judged, card.labels),
         history=json.loads((folders["model_run"] / HISTORY).read_text(encoding="utf-8")),
         latency_ms=serving["latency_ms"],

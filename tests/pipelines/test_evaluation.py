@@ -195,6 +195,17 @@ def test_single_classes_and_calibration_can_be_held_to_a_bar(
         "accuracy of class dark 0.8 less than the latest blessed model's; at most 0.1 is allowed",
         "calibration error 0.4000 is above 0.3000",
     }
+    served = {"findings": [{"check": "answers over grpc", "ok": True, "told": "as in process"}]}
+    held = verdict.checks(tmp_path / "poor" / "evaluation", Bar(threshold=0.0, max_loss=1.0, **bars), served)
+    assert [(check.ok, check.name, check.told) for check in held] == [
+        (True, "accuracy", "0.5000, at least 0"),
+        (True, "accuracy against the latest blessed model", "-0.4000, at least -1"),
+        (True, "top 5 accuracy", "1.0000, at least 0.9"),
+        (False, "accuracy of the worst class, dark", "0.0000, at least 0.9"),
+        (False, "class dark against the latest blessed model", "-0.8000, at least -0.1"),
+        (False, "calibration error", "0.4000, at most 0.3"),
+        (True, "answers over grpc", "as in process"),
+    ]
     assert evaluate(examples, good, tmp_path / "good", baseline=poor, **{**bars, "class_threshold": 0.8 - 1e-6})
 
 

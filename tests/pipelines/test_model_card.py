@@ -7,7 +7,8 @@ import pytest
 
 from pipelines.calibration import Bin, calibration_error
 from pipelines.judged import Judged, calibration, confusion
-from pipelines.model_card import Facts, to_html, to_markdown
+from pipelines.model_card import Check, Facts, to_html, to_markdown
+from pipelines.plots import interval
 
 
 def judged(actual: str, answered: str, score: float = 0.9) -> Judged:
@@ -29,7 +30,20 @@ def facts() -> Facts:
         set_aside=1,
         accuracy=0.5,
         baseline_accuracy=0.25,
-        per_class={"cat": 0.5, "dog|s": 0.5},
+        per_class={
+            "cat": {"accuracy": 0.5, "images": 2.0, "baseline_accuracy": 0.0},
+            "dog|s": {"accuracy": 0.5, "images": 2.0, "baseline_accuracy": 0.5},
+        },
+        checks=[
+            Check(name="accuracy", ok=True, told="0.5000, at least 0.4"),
+            Check(name="size", ok=False, told="9.0 MB, the limit is 8 MB"),
+        ],
+        slices={
+            "image/format": {"PNG": {"accuracy": 0.5, "images": 3.0}, "JPEG": {"accuracy": 0.0, "images": 1.0}},
+            "image/channels": {"3": {"accuracy": 0.5, "images": 4.0}},
+        },
+        size_mb=9.0,
+        lineage=[("examples (Examples 7)", "/root/<examples>/7")],
         confusion=confusion(found, ("cat", "dog|s")),
         history={"loss": [2.0, 1.0, 0.5]},
         latency_ms={"grpc": {"p50": 1.5, "p95": 2.5}},
@@ -72,6 +86,9 @@ def test_markdown_says_what_matters_and_keeps_its_table(facts: Facts) -> None:
         "0.2500 on the same images",
         "1 files that cannot",
         "p95 2.5 ms",
+        "- **no**: size: 9.0 MB, the limit is 8 MB",
+        "- JPEG: 0.0000 on 1 images",
+        "- examples (Examples 7): /root/<examples>/7",
     ):
         assert part in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
@@ -89,9 +106,20 @@ def test_html_is_well_formed_and_escapes(facts: Facts) -> None:
     root = ET.fromstring(body)
     assert root.find("head/title").text == "pets & co"  # type: ignore[union-attr]
     assert len(root.findall(".//figure")) == 2
-    assert len(root.findall(".//svg")) == 2
+    # Per class, by format (not by channels, of which there is one value), calibration, the loss.
+    assert len(root.findall(".//svg")) == 4
+    (badge,) = root.findall("body/h1/span")
+    assert badge.text == "not blessed"
+    assert [cell.text for cell in root.findall(".//td[@class='n']/../td")] == ["✗", "size", "9.0 MB, the limit is 8 MB"]
     assert "a<b>" not in page
     assert "http" not in page.replace("http-equiv", ""), "the page must stand alone"
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    low, high = interval(0.5, 100)
+    assert (low, high) == (pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))
+    assert interval(1.0, 10) == (pytest.approx(0.7225, abs=1e-4), pytest.approx(1.0))
+    assert interval(0.0, 0) == (0.0, 1.0)
 
 
 def test_many_classes_are_listed_by_what_is_confused(facts: Facts) -> None:
@@ -99,7 +127,12 @@ def test_many_classes_are_listed_by_what_is_confused(facts: Facts) -> None:
     counts = [[0] * 101 for _ in labels]
     counts[7][8] = 3
     many = dataclasses.replace(
-        facts, labels=labels, confusion=counts, per_class=dict.fromkeys(labels, 1.0), trained={}, held_out={}
+        facts,
+        labels=labels,
+        confusion=counts,
+        per_class={key: {"accuracy": 1.0, "images": 1.0} for key in labels},
+        trained={},
+        held_out={},
     )
     page = to_html(many)
     assert "<td>3</td><td>class 7</td><td>class 8</td>" in page
