@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.data import TASKS
 from pipelines.servers import kinds
-from pipelines.settings import Schedule, Settings
+from pipelines.settings import DEVICES, PRECISIONS, Schedule, Settings
+from signatures import preparing
 from signatures.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="images: class folders, images with masks, a *.csv or *.jsonl manifest, TFRecords, or datasets:FOLDER",
     )
-    where.add_argument("--model", required=True, help="the checkpoint to start from: a folder or Hub id")
+    where.add_argument(
+        "--model", required=True, help="what to start from: a checkpoint's folder or Hub id, a .keras file, ..."
+    )
     where.add_argument("--root", required=True, help="where artifacts, metadata.sqlite and logs go")
     where.add_argument("--serving-dir", required=True, help="the TF Serving base path that is pushed to")
     where.add_argument("--name", default=DEFAULTS["name"], help="the pipeline's name (default: %(default)s)")
@@ -100,14 +103,30 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         ("warmup", float, "share of the steps over which the learning rate rises"),
         ("shift", float, "random shifts, as a share of the side"),
         ("rotate", float, "random rotations, as a share of a full turn"),
+        ("zoom", float, "random zooms in and out, as a share"),
+        ("brightness", float, "random brightness, as a share of the range"),
+        ("contrast", float, "random contrast, as a share"),
         ("label-smoothing", float, "share of the target that is spread over all classes"),
+        ("early-stopping", int, "epochs without a better loss on the validation share before it stops; 0 never does"),
+        ("validation-share", float, "share of the train split that early stopping looks at"),
         ("seed", int, "of weights, shuffle and augmentation"),
     ):
         _number(training, field, kind, vars(SCHEDULE), told)
     training.add_argument(
         "--warm-start", action="store_true", help="train on from the latest blessed model, where there is one"
     )
+    training.add_argument("--flip", action="store_true", help="flip images from left to right by chance")
+    training.add_argument(
+        "--precision", choices=PRECISIONS, default=SCHEDULE.precision, help="what is computed in (%(default)s)"
+    )
+    training.add_argument(
+        "--devices",
+        choices=DEVICES,
+        default=SCHEDULE.devices,
+        help="auto: all GPUs where there are several; one; all: all GPUs, or else CPUs (%(default)s)",
+    )
     training.add_argument("--balance", action="store_true", help="weigh images so that every class counts the same")
+    preparing.add_options(parser)
     bar = parser.add_argument_group("blessing and pushing")
     _number(bar, "threshold", float, DEFAULTS, "least accuracy on what is held out")
     _number(bar, "max-loss", float, DEFAULTS, "how far below the latest blessed model is still blessed")
@@ -197,6 +216,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         **{name: getattr(arguments, name) for name in names},
         "schedule": schedule,
+        "preprocessing": preparing.settings(arguments),
         "cache": not arguments.no_cache,
         "slices": tuple(arguments.slices) if arguments.slices else DEFAULTS["slices"],
         "beam_args": tuple(arguments.beam_arg),

@@ -123,6 +123,8 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
         eval_args=tfx.proto.EvalArgs(splits=[EVAL]),
         custom_config={
             "model": settings.model,
+            "task": task,
+            "preprocessing": settings.preprocessing and settings.preprocessing.to_json(),
             "model_fingerprint": _fingerprint(settings.model),
             "schedule": settings.schedule.to_json(),
             "resume": str(settings.root / "interrupted"),
@@ -192,12 +194,13 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
 
 
 def _fingerprint(model: str) -> str:
-    """Changes with the files of a checkpoint folder, so that the cache sees new weights; "" for a Hub id."""
-    folder = Path(model)
-    if not folder.is_dir():
+    """Changes with a checkpoint's files, so that the cache sees new weights; "" for what is no file, as a Hub id."""
+    folder = Path(model.partition(":")[2]) if model.startswith("keras_hub:") else Path(model)
+    files = [folder] if folder.is_file() else sorted(folder.iterdir()) if folder.is_dir() else []
+    if not files:
         return ""
     total = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in files:
         if path.is_file():
             total.update(f"{path.name}\0".encode())
             total.update(hashlib.sha256(path.read_bytes()).digest())

@@ -35,11 +35,14 @@ class OwnAnswer:
     scores: Mapping[str, float]
 
 
-def classify(checkpoint: Path, files: Sequence[str], *, limit: int = LIMIT) -> Iterator[OwnAnswer]:
+def classify(
+    checkpoint: Path, labels: Sequence[str], files: Sequence[str], *, limit: int = LIMIT
+) -> Iterator[OwnAnswer]:
     """Asks a trained classifier about the first held-out images, as training sees them.
 
     Args:
         checkpoint: The folder that training saved.
+        labels: Its class names.
         files: TFRecords (gzip) of the eval split.
         limit: At most so many images.
 
@@ -48,18 +51,21 @@ def classify(checkpoint: Path, files: Sequence[str], *, limit: int = LIMIT) -> I
     """
     import tensorflow as tf
 
-    from pipelines.training import dataset, load_trainable
+    from pipelines import trainable
+    from pipelines.data import CLASSIFICATION
+    from pipelines.inputs import PIXELS, dataset
 
-    names = _names(checkpoint)
-    native, preprocessing, _ = load_trainable(str(checkpoint), names)
+    trained = trainable.load(str(checkpoint), labels, task=CLASSIFICATION)
     digests = _digests(files, limit)
-    for features, _ in dataset(files, preprocessing=preprocessing, labels=names, batch_size=BATCH):
-        scores = tf.nn.softmax(tf.cast(native(features, training=False).logits, tf.float32)).numpy()
+    batches = dataset(files, preprocessing=trained.preprocessing, labels=trained.labels, batch_size=BATCH)
+    for features, _ in batches:
+        raw = tf.cast(trained.scores(features[PIXELS], False), tf.float32)
+        scores = (tf.nn.softmax(raw) if trained.logits else raw).numpy()
         for row in scores:
             digest = next(digests, None)
             if digest is None:
                 return
-            yield OwnAnswer(digest=digest, scores=dict(zip(names, map(float, row), strict=True)))
+            yield OwnAnswer(digest=digest, scores=dict(zip(trained.labels, map(float, row), strict=True)))
 
 
 def write(answers: Iterator[OwnAnswer], path: Path) -> None:
@@ -96,12 +102,6 @@ def difference(own: OwnAnswer, labels: Sequence[Any], scores: Sequence[float], *
     if not names or own.scores[names[0]] < own.scores[best] - 2 * tolerance:
         return f"it answers {names[0] if names else 'nothing'!r}, the trained model {best!r}"
     return ""
-
-
-def _names(checkpoint: Path) -> tuple[str, ...]:
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    id2label = {int(key): str(value) for key, value in config["id2label"].items()}
-    return tuple(id2label[number] for number in sorted(id2label))
 
 
 def _digests(files: Sequence[str], limit: int) -> Iterator[str]:

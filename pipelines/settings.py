@@ -10,8 +10,12 @@ from pipelines.data import TASKS
 from pipelines.masks import IGNORE
 from serving import stock
 from signatures.errors import UsageError
+from signatures.preprocessing import Preprocessing
 
-__all__ = ["Bar", "Schedule", "Settings"]
+__all__ = ["DEVICES", "PRECISIONS", "Bar", "Schedule", "Settings"]
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+DEVICES = ("auto", "one", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +31,19 @@ class Schedule:
         warmup: The share of all steps over which the learning rate rises from 0, 0 to 1.
         shift: Random shifts up to this share of the image's side, 0 for none.
         rotate: Random rotations up to this share of a full turn, 0 for none.
+        zoom: Random zooms in and out up to this share, 0 for none.
+        flip: Flip images from left to right by chance.
+        brightness: Random brightness, up to this share of the whole range more or less, 0 for none.
+        contrast: Random contrast, up to this share more or less, 0 for none.
         label_smoothing: How much of the target is spread over all classes, 0 to 1.
-        balance: Weigh images so that every class counts the same.
+        balance: Weigh images (segmentation: pixels) so that every class counts the same.
+        early_stopping: Stop after so many epochs without a better loss on `validation_share`, with the weights of the
+            best one; 0 trains all epochs.
+        validation_share: The share of the train split, by content, that early stopping looks at and that is not
+            trained on then. What is held out for the evaluation is never looked at.
+        precision: What is computed in: `float32`, `mixed_bfloat16` or `mixed_float16`; weights are float32.
+        devices: `auto` trains on all GPUs where there are several, `one` on one device, `all` on all devices of the
+            best kind, CPUs too.
         seed: Of the head's weights, the shuffle and the augmentation.
     """
 
@@ -40,17 +55,40 @@ class Schedule:
     warmup: float = 0.1
     shift: float = 0.0
     rotate: float = 0.0
+    zoom: float = 0.0
+    flip: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
     label_smoothing: float = 0.0
     balance: bool = False
+    early_stopping: int = 0
+    validation_share: float = 0.1
+    precision: str = "float32"
+    devices: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"Got {name} {getattr(self, name)}, but it is a positive integer.")
-        if self.head_epochs < 0:
-            raise UsageError(f"Got head_epochs {self.head_epochs}, but it is 0 or more.")
-        for name in ("warmup", "shift", "rotate", "label_smoothing"):
+        for name in ("head_epochs", "early_stopping"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"Got {name} {getattr(self, name)}, but it is 0 or more.")
+        for name, known in (("precision", PRECISIONS), ("devices", DEVICES)):
+            if getattr(self, name) not in known:
+                raise UsageError(
+                    f"Got {name} {getattr(self, name)!r}, but it is one of {', '.join(known)}. Choose one."
+                )
+        for name in (
+            "warmup",
+            "shift",
+            "rotate",
+            "zoom",
+            "brightness",
+            "contrast",
+            "label_smoothing",
+            "validation_share",
+        ):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"Got {name} {getattr(self, name)}, but it is a share of at least 0 and below 1.")
         if self.learning_rate <= 0:
@@ -94,7 +132,9 @@ class Settings:
     Args:
         data: A folder with one subfolder of images per class, images with masks, a manifest or TFRecords (see
             `pipelines.data`).
-        model: The checkpoint folder or Hub id that training starts from.
+        model: What training starts from, as `pipelines.trainable.load` takes it: a checkpoint's folder or Hub id, a
+            `*.keras` file, `keras_hub:NAME`, `python:module:function`.
+        preprocessing: How images are prepared, in place of what the model says, or where it says nothing.
         root: Where artifacts, metadata (`metadata.sqlite`) and logs go.
         serving_dir: The TF Serving base path that blessed models are pushed to.
         name: The pipeline's name in the metadata.
@@ -130,6 +170,7 @@ class Settings:
     root: Path
     serving_dir: Path
     name: str = "vitrina"
+    preprocessing: Preprocessing | None = None
     schedule: Schedule = Schedule()
     warm_start: bool = False
     threshold: float = Bar.threshold

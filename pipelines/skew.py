@@ -26,8 +26,8 @@ class Skew:
     Args:
         images: How many were compared.
         pixels: The largest difference in grey levels of 255, to the nearest level. Anything but 0 is skew.
-        values: The largest difference in the model's input values. Two graphs of the same ops may round the last bit
-            of a float32 otherwise, which is some 1e-7 and no grey level.
+        values: The largest difference in the model's input values, relative to the largest of them where that is above
+            1. Two graphs of the same ops may round the last bit of a float32 otherwise, some 1e-7 and no grey level.
     """
 
     images: int
@@ -53,40 +53,43 @@ def measure_skew(servable: Path, checkpoint: Path, split: Path, *, limit: int) -
         The largest differences.
 
     Raises:
-        VitrinaError: There are no images, or the two do not have the same values at all.
+        VitrinaError: There are no images.
     """
     import tensorflow as tf
 
-    from pipelines.training import dataset
-    from signatures.sources.transformers import preprocessing
+    from pipelines import trainable
+    from pipelines.inputs import features
 
     images = encoded_images(split, limit=limit)
     if not images:
         raise VitrinaError(f"{split} holds no images to compare training and serving on. Look at ImageGen's report.")
-    files = sorted(str(path) for path in split.iterdir())
-    settings = preprocessing(str(checkpoint))
-    trained, _ = next(iter(dataset(files, preprocessing=settings, labels=("any",), batch_size=len(images))))
-    preprocess = tf.saved_model.load(str(servable)).signatures[SIGNATURE]
-    served = preprocess(image_bytes=tf.constant(images, tf.string))
-    if set(trained) != set(served):
-        raise VitrinaError(f"Training makes {sorted(trained)}, but the servable {sorted(served)}. Export it again.")
-    pairs = {name: (trained[name].numpy(), served[name].numpy()) for name in served}
-    if any(one.shape != other.shape for one, other in pairs.values()):
+    settings = trainable.preprocessing(checkpoint)
+    trained = features(images, settings)
+    served = tf.saved_model.load(str(servable)).signatures[SIGNATURE](image_bytes=tf.constant(images, tf.string))
+    pairs = [(one.numpy(), served[PIXELS][number].numpy()) for number, one in enumerate(trained)]
+    if any(one.shape != other.shape for one, other in pairs):
         return Skew(images=len(images), pixels=float("inf"), values=float("inf"))
-    one, other = pairs[PIXELS]
     return Skew(
         images=len(images),
-        pixels=_largest(_grey_levels(one, settings), _grey_levels(other, settings)),
-        values=max(_largest(one, other) for one, other in pairs.values()),
+        pixels=max(
+            float(np.rint(_largest(_grey_levels(one, settings), _grey_levels(other, settings)))) for one, other in pairs
+        ),
+        values=max(_largest(one, other) / max(1.0, float(np.max(np.abs(other)))) for one, other in pairs),
     )
 
 
 def _grey_levels(values: Any, settings: Preprocessing) -> Any:
-    """The 8-bit pixels that normalised values came from, to the nearest level."""
-    channels = (-1, 1, 1) if settings.data_format == "channels_first" else (-1,)
-    std = np.reshape(settings.std or (1.0,), channels)
-    mean = np.reshape(settings.mean or (0.0,), channels)
-    return np.rint((values.astype(np.float64) * std + mean) / (settings.rescale or 1.0))
+    """The grey levels that preprocessed values came from."""
+    channels = (-1, 1, 1) if settings.data_format == "channels_first" else (1, 1, -1)
+
+    def each(numbers: tuple[float, ...] | None, plain: float) -> Any:
+        shown = numbers or (plain,) * 3
+        return np.reshape(shown[::-1] if settings.flip_channels else shown, channels)
+
+    levels = values.astype(np.float64) * each(settings.divisor, 1.0)
+    levels = levels * each(settings.std, 1.0) + each(settings.mean, 0.0)
+    levels = (levels - each(settings.shift, 0.0)) / each(settings.scale, 1.0)
+    return (levels - settings.offset) / (settings.rescale or 1.0)
 
 
 def _largest(one: Any, other: Any) -> float:

@@ -8,17 +8,22 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.data import CLASSIFICATION
 from pipelines.examples import LABELS_FILE
 from pipelines.files import link_tree
+from pipelines.settings import Schedule
+from signatures.preprocessing import Preprocessing
 
-__all__ = ["CHECKPOINT", "HISTORY", "run_fn"]
+__all__ = ["CHECKPOINT", "HISTORY", "LOGS", "labels_beside", "run_fn", "schedule_of", "settings_of"]
 
 #: Below the ModelRun artifact.
 CHECKPOINT = "checkpoint"
 HISTORY = "history.json"
+LOGS = "logs"
 
 log = logging.getLogger(__name__)
 
@@ -26,40 +31,69 @@ log = logging.getLogger(__name__)
 def run_fn(fn_args: Any) -> None:
     """Trains on `fn_args.train_files` and writes a servable to `fn_args.serving_model_dir`.
 
+    TensorBoard's logs go to `logs` below `fn_args.model_run_dir`.
+
     Args:
-        fn_args: TFX's; `custom_config` holds `model` (a checkpoint), `schedule` (`settings.Schedule`) and `resume` (a
-            folder for the state of interrupted trainings). `base_model`, where there is one, is started from instead.
+        fn_args: TFX's; `custom_config` holds `model` (as `trainable.load` takes it), `task`, `schedule`
+            (`settings.Schedule`), `preprocessing` (settings in place of the model's own, or None) and `resume` (a
+            folder for the state of interrupted trainings). `base_model`, where there is one, is started from instead,
+            and `hyperparameters`, where there are some, replace those of the schedule.
 
     Raises:
         CheckFailed: The servable does not answer as the trained checkpoint does; no model comes out then.
     """
-    from pipelines import own_answers
-    from pipelines.settings import Schedule
+    from pipelines import own_answers, trainable
     from pipelines.training import fine_tune
-    from signatures import export, sources
+    from signatures import export
 
     files = _matching(fn_args.train_files)
-    labels = json.loads((Path(files[0]).parents[1] / LABELS_FILE).read_text(encoding="utf-8"))
+    config = fn_args.custom_config
     run = Path(fn_args.model_run_dir)
     trained = fine_tune(
         _start(fn_args),
         files=files,
-        labels=labels,
+        labels=labels_beside(files),
         out=run / CHECKPOINT,
-        schedule=Schedule(**fn_args.custom_config["schedule"]),
+        schedule=schedule_of(fn_args),
+        task=config["task"],
+        preprocessing=settings_of(config),
         resume=_resume_folder(fn_args),
+        logs=run / LOGS,
         report=log.info,
     )
     (run / HISTORY).write_text(json.dumps({name: list(map(float, v)) for name, v in trained.history.items()}) + "\n")
     own_answers.write(
-        own_answers.classify(trained.checkpoint, _matching(fn_args.eval_files)), run / own_answers.ANSWERS_FILE
+        own_answers.classify(trained.checkpoint, trained.labels, _matching(fn_args.eval_files))
+        if config["task"] == CLASSIFICATION
+        else iter(()),
+        run / own_answers.ANSWERS_FILE,
     )
     # The checkpoint is read back from disk, so what is exported and certified is what was saved.
-    model = sources.load(str(trained.checkpoint), task="image-classification")
+    model = trainable.restore(trained.checkpoint, task=config["task"])
     export.write(model, Path(fn_args.serving_model_dir), on_progress=log.info)
     # Beside the servable, so that a later training can start from this one.
     beside = Path(fn_args.serving_model_dir).parent / CHECKPOINT
     link_tree(trained.checkpoint, beside)
+
+
+def labels_beside(files: list[str]) -> list[str]:
+    """The data's class names, from beside its splits."""
+    found = json.loads((Path(files[0]).parents[1] / LABELS_FILE).read_text(encoding="utf-8"))
+    assert isinstance(found, list)
+    return found
+
+
+def schedule_of(fn_args: Any) -> Schedule:
+    """How to train: what was asked for, with what a tuner found best."""
+    given = dict(fn_args.custom_config["schedule"])
+    found = getattr(fn_args, "hyperparameters", None)
+    return Schedule(**{**given, **(found["values"] if found else {})})
+
+
+def settings_of(config: Mapping[str, Any]) -> Preprocessing | None:
+    """The settings in place of the model's own; None where there are none."""
+    given = config.get("preprocessing")
+    return None if given is None else Preprocessing.from_json(given)
 
 
 def _start(fn_args: Any) -> str:
@@ -77,7 +111,8 @@ def _start(fn_args: Any) -> str:
 
 def _resume_folder(fn_args: Any) -> Path:
     """The same for every try at the same training, and for no other: by its configuration and its images."""
-    key = json.dumps([fn_args.custom_config, _start(fn_args), sorted(fn_args.train_files)], sort_keys=True)
+    given = [fn_args.custom_config, schedule_of(fn_args).to_json(), _start(fn_args), sorted(fn_args.train_files)]
+    key = json.dumps(given, sort_keys=True)
     return Path(fn_args.custom_config["resume"]) / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 

@@ -1,33 +1,30 @@
-"""Fine-tunes a TF image classifier of transformers on Examples, through the preprocessing that will be served.
+"""Fine-tunes a model on Examples, through the preprocessing that will be served.
 
-An image's way to the model while training is the processor that `signatures.build` puts into the servable, called
-once per image; random augmentation comes after it and only in training. There is no second preprocessing to
-drift away from the first.
+What is particular to a kind of model is in `pipelines.trainable`, how Examples become batches in `pipelines.inputs`.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from pipelines.examples import ENCODED, TEXT
+from pipelines import trainable
+from pipelines.callbacks import Best, Progress, history_so_far, keep_history
+from pipelines.data import CLASSIFICATION, SEGMENTATION
+from pipelines.inputs import FIT, PIXELS, VALIDATE, count, dataset
 from pipelines.settings import Schedule
-from signatures.errors import UsageError, VitrinaError
+from pipelines.trainable import Trainable
+from signatures.errors import VitrinaError
 from signatures.preprocessing import Preprocessing
-from signatures.processor import compile_processor
 
-__all__ = ["Trained", "class_weights", "dataset", "fine_tune", "load_trainable"]
-
-#: Preprocessed images up to this many bytes stay in memory between epochs.
-CACHE_BYTES = 2 << 30
-PIXELS = "pixel_values"
+__all__ = ["Trained", "class_weights", "fine_tune", "strategy"]
 
 Report = Callable[[str], None]
 
@@ -37,11 +34,12 @@ class Trained:
     """What training left.
 
     Args:
-        checkpoint: The folder that `save_pretrained` wrote, with its image processor.
+        checkpoint: The folder that holds the model, for `trainable.load` and `trainable.restore`.
         labels: Class names in id order.
-        history: Per metric (`loss`, `accuracy`) its value after each epoch.
+        history: Per metric (`loss`, `accuracy`, ...) its value after each epoch.
         images: How many images it saw per epoch.
         new_head: Whether the checkpoint's labels were others, so that its head began anew.
+        devices: On how many devices it was trained.
     """
 
     checkpoint: Path
@@ -49,6 +47,7 @@ class Trained:
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
     images: int = 0
     new_head: bool = False
+    devices: int = 1
 
 
 def fine_tune(
@@ -58,51 +57,110 @@ def fine_tune(
     labels: Sequence[str],
     out: Path,
     schedule: Schedule,
+    task: str = CLASSIFICATION,
+    preprocessing: Preprocessing | None = None,
     resume: Path | None = None,
+    logs: Path | None = None,
     report: Report | None = None,
 ) -> Trained:
-    """Trains a checkpoint and saves it as one.
+    """Trains a model and saves it.
 
     Args:
-        model: A folder or Hub id with a TF image classifier and its image processor.
-        files: TFRecords (gzip) of Examples with `image/encoded` and `image/class/text`.
+        model: As `trainable.load` takes it.
+        files: TFRecords (gzip) of Examples.
         labels: Class names of the data in id order.
         out: The folder to save to.
         schedule: How to train.
+        task: One of `data.TASKS`.
+        preprocessing: Settings that replace the model's own, or stand in where it has none.
         resume: A folder for the state after each epoch. Where it holds one, because a training with the very same
             arguments was killed, this one goes on from there. It is removed at the end.
+        logs: A folder for TensorBoard; None writes none.
         report: Called with a line per epoch.
 
     Returns:
         Where it is and how it went.
 
     Raises:
-        UsageError: The checkpoint is no image classifier with a processor.
+        UsageError: The model cannot be trained for the task.
         VitrinaError: There are no images, or the loss is not a number any more.
     """
-    import tf_keras
-
     told = report or (lambda _: None)
-    tf_keras.utils.set_random_seed(schedule.seed)
-    native, preprocessing, new_head = load_trainable(model, labels)
-    names = _labels(native)
-    counts = _counts(files, names)
-    images = sum(counts)
+    over = strategy(schedule)
+    with over.scope(), _precision(schedule.precision):
+        # Both generations draw from these.
+        _seed(schedule.seed)
+        loaded = trainable.load(model, labels, task=task, preprocessing=preprocessing)
+        trainable.compute_in(loaded, schedule.precision)
+        net = _net(loaded)
+    if over.num_replicas_in_sync > 1:
+        told(f"training on {over.num_replicas_in_sync} devices")
+    share = schedule.validation_share if schedule.early_stopping else 0.0
+    counts = count(files, labels, task=task, part=FIT if share else None, share=share)
+    images = counts.pop()
     if not images:
         raise VitrinaError("The train split holds no images. Look at the report of ImageGen.")
-    batches = dataset(
-        files, preprocessing=preprocessing, labels=names, batch_size=schedule.batch_size, schedule=schedule
-    )
-    weights = class_weights(counts) if schedule.balance else None
+    plan = _Plan(
+        loaded=loaded, net=net, task=task, schedule=schedule, over=over, images=images,
+        weights=_in_order(class_weights(counts), labels, loaded.labels) if schedule.balance else None,
+        resume=resume, logs=logs, report=told,
+    )  # fmt: skip
+    batches, validation = _batches(plan, files, labels, share)
     history: dict[str, list[float]] = {}
     for phase in _phases(schedule):
-        found = _fit(native, batches, phase, schedule, images=images, weights=weights, resume=resume, report=told)
-        for name, values in found.items():
+        for name, values in _fit(plan, phase, batches, validation).items():
             history.setdefault(name, []).extend(map(float, values))
-    _save(native, model, out)
+    trainable.compute_in(loaded, "float32")
+    trainable.save(loaded, model, out, task=task)
     if resume is not None:
         shutil.rmtree(resume, ignore_errors=True)
-    return Trained(checkpoint=out, labels=names, history=history, images=images, new_head=new_head)
+    return Trained(
+        checkpoint=out,
+        labels=loaded.labels,
+        history=history,
+        images=images,
+        new_head=loaded.new_head,
+        devices=over.num_replicas_in_sync,
+    )
+
+
+def strategy(schedule: Schedule) -> Any:
+    """How training is spread over devices.
+
+    Args:
+        schedule: `devices` says it.
+
+    Returns:
+        A `tf.distribute.MirroredStrategy` where there are several to use, else TensorFlow's default.
+    """
+    found = tf.config.list_logical_devices("GPU")
+    if schedule.devices == "all":
+        found = found or tf.config.list_logical_devices("CPU")
+    if schedule.devices == "one" or len(found) < 2:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([device.name for device in found])
+
+
+def class_weights(counts: Sequence[int]) -> list[float]:
+    """So that every class weighs the same in all, and an image (or pixel) 1 on average; 0 for a class without any."""
+    present = [count for count in counts if count]
+    return [sum(counts) / (len(present) * count) if count else 0.0 for count in counts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """All that every phase of a training shares."""
+
+    loaded: Trainable
+    net: Any
+    task: str
+    schedule: Schedule
+    over: Any
+    images: int
+    weights: list[float] | None
+    resume: Path | None
+    logs: Path | None
+    report: Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,233 +177,167 @@ def _phases(schedule: Schedule) -> list[_Phase]:
     return [phase for phase in (head, _Phase(name="all", epochs=schedule.epochs, head_only=False)) if phase.epochs]
 
 
-def _fit(
-    native: Any,
-    batches: Any,
-    phase: _Phase,
-    schedule: Schedule,
-    *,
-    images: int,
-    weights: dict[int, float] | None,
-    resume: Path | None,
-    report: Report,
-) -> Mapping[str, Sequence[float]]:
-    import tf_keras
+def _batches(plan: _Plan, files: Sequence[str], labels: Sequence[str], share: float) -> tuple[Any, Any]:
+    """What is trained on, and what early stopping looks at (None without)."""
 
-    _freeze(native, phase.head_only)
-    steps = math.ceil(images / schedule.batch_size)
-    native.compile(
-        optimizer=_optimizer(schedule, steps * phase.epochs),
-        loss=tf_keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=schedule.label_smoothing),
-        metrics=[tf_keras.metrics.CategoricalAccuracy(name="accuracy")],
-    )
-    callbacks = [
-        tf_keras.callbacks.LambdaCallback(on_epoch_end=_Progress(phase, report)),
-        tf_keras.callbacks.TerminateOnNaN(),
-    ]
-    if resume is not None:
-        state = resume / phase.name
-        if any(state.glob("**/*.index")):
-            report(f"going on with the training that was interrupted, from {state}")
-        callbacks.append(tf_keras.callbacks.BackupAndRestore(str(state), delete_checkpoint=False))
-    history = native.fit(batches, epochs=phase.epochs, verbose=0, class_weight=weights, callbacks=callbacks).history
-    if not all(math.isfinite(value) for value in history.get("loss", ())):
+    def part(name: str | None, schedule: Schedule | None) -> Any:
+        return dataset(
+            files,
+            preprocessing=plan.loaded.preprocessing,
+            # A mask's numbers are the data's; the model may have the same names in another order.
+            labels=plan.loaded.labels,
+            order=[plan.loaded.labels.index(label) for label in labels] if plan.task == SEGMENTATION else None,
+            batch_size=plan.schedule.batch_size,
+            task=plan.task,
+            schedule=schedule,
+            part=name,
+            share=share,
+            weights=plan.weights if plan.task == SEGMENTATION else None,
+        )
+
+    if not plan.schedule.early_stopping:
+        return part(None, plan.schedule), None
+    validation = part(VALIDATE, None)
+    if not any(True for _ in validation.take(1)):
         raise VitrinaError(
-            f"The loss is not a number after {len(history['loss'])} epochs at learning rate "
-            f"{schedule.learning_rate:g}. Train with a lower --learning-rate."
+            f"A share of {share:g} of the train split holds no image for early stopping to look at. Raise "
+            "--validation-share, or leave --early-stopping out."
         )
-    return dict(history)
+    return part(FIT, plan.schedule), validation
 
 
-def _freeze(native: Any, head_only: bool) -> None:
-    """Trains the head alone, or everything."""
-    backbone = getattr(native, native.base_model_prefix, None)
-    if backbone is not None:
-        backbone.trainable = not head_only
-
-
-def load_trainable(model: str, labels: Sequence[str]) -> tuple[Any, Preprocessing, bool]:
-    """The checkpoint as a TF model with a head for these labels.
-
-    Its own head is kept where its labels are the same names, in whatever order; else it gets a new, random one.
-
-    Args:
-        model: A folder or Hub id.
-        labels: Class names of the data.
-
-    Returns:
-        The model, its processor's settings, and whether the head is new.
-
-    Raises:
-        UsageError: There is no such checkpoint, or it has no processor or no TF image classifier.
-    """
-    from transformers import AutoConfig, TFAutoModelForImageClassification
-
-    preprocessing = _preprocessing(model)
-    try:
-        config = AutoConfig.from_pretrained(model)
-        id2label = {int(key): str(value) for key, value in config.id2label.items()}
-        fits = sorted(id2label.values()) == sorted(labels)
-        if not fits:
-            config.id2label = dict(enumerate(labels))
-            config.label2id = {label: number for number, label in enumerate(labels)}
-        native = TFAutoModelForImageClassification.from_pretrained(
-            model, config=config, ignore_mismatched_sizes=not fits
+def _fit(plan: _Plan, phase: _Phase, batches: Any, validation: Any) -> Mapping[str, Sequence[float]]:
+    keras, schedule = plan.loaded.keras, plan.schedule
+    for layer in plan.loaded.body:
+        layer.trainable = not phase.head_only
+    steps = math.ceil(plan.images / schedule.batch_size)
+    with plan.over.scope():
+        _compile(plan, _optimizer(keras, schedule, steps * phase.epochs))
+    state = None if plan.resume is None else plan.resume / phase.name
+    callbacks = [keras.callbacks.TerminateOnNaN()]
+    if plan.logs is not None:
+        callbacks.append(keras.callbacks.TensorBoard(str(plan.logs / phase.name), write_graph=False, profile_batch=0))
+    if schedule.early_stopping:
+        best = Best(plan.net, patience=schedule.early_stopping, state=state, report=plan.report)
+        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=best.epoch_ended, on_train_end=best.train_ended))
+    if state is not None:
+        if history_so_far(state):
+            plan.report(f"going on with the training that was interrupted, from {state}")
+        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=keep_history(state)))
+        callbacks.append(keras.callbacks.BackupAndRestore(str(state / "model"), delete_checkpoint=False))
+    # Last, so that a kill that a listener sees finds the epoch saved.
+    callbacks.append(
+        keras.callbacks.LambdaCallback(on_epoch_end=Progress(phase.epochs, plan.report, head=phase.head_only))
+    )
+    weights = None if plan.task == SEGMENTATION or plan.weights is None else dict(enumerate(plan.weights))
+    found = plan.net.fit(
+        batches,
+        epochs=phase.epochs,
+        verbose=0,
+        class_weight=weights,
+        validation_data=validation,
+        callbacks=callbacks,
+    ).history
+    history = history_so_far(state) or {name: list(map(float, values)) for name, values in found.items()}
+    losses = history.get("loss", [])
+    if not all(math.isfinite(value) for value in losses):
+        raise VitrinaError(
+            f"The loss is not a number after {len(losses)} epochs at learning rate {schedule.learning_rate:g}. "
+            "Train with a lower --learning-rate."
         )
-    except (OSError, ValueError) as error:
-        line = " ".join(str(error).split())
-        raise UsageError(
-            f"{model} cannot be trained as a TensorFlow image classifier: {line} Give the folder or Hub id of one "
-            "(ViT, Swin, ConvNext, ...)."
-        ) from error
-    return native, preprocessing, not fits
+    return history
 
 
-def dataset(
-    files: Sequence[str],
-    *,
-    preprocessing: Preprocessing,
-    labels: Sequence[str],
-    batch_size: int,
-    schedule: Schedule | None = None,
-) -> Any:
-    """Batches of `({"pixel_values": float32 [b, c, h, w]}, one-hot float32 [b, classes])`.
+def _net(loaded: Trainable) -> Any:
+    """The model as a Keras model from features to float32 scores: [b, classes], or [b, h, w, classes] as the image."""
 
-    Args:
-        files: TFRecords (gzip) of Examples.
-        preprocessing: The settings that the servable will freeze.
-        labels: Class names in the model's id order.
-        batch_size: Images per batch.
-        schedule: Shuffles and augments with its seed; None does neither.
+    class Net(loaded.keras.Model):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.native = loaded.native
 
-    Returns:
-        A `tf.data.Dataset` of one epoch.
-    """
-    processor = compile_processor(preprocessing)
-    ids = _id_table(labels)
+        def call(self, features: Any, training: bool = False) -> Any:
+            pixels = features[PIXELS]
+            scores = tf.cast(loaded.scores(pixels, training), tf.float32)
+            if len(scores.shape) != 4:
+                return scores
+            first = loaded.preprocessing.data_format == "channels_first"
+            size = tf.shape(pixels)[2:] if first else tf.shape(pixels)[1:3]
+            return tf.image.resize(scores, size, method="bilinear")
 
-    # Traced as it stands, as `signatures.build` does it: the processor is written in ops already.
-    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
-    def read(serialized: Any) -> tuple[Any, Any]:
-        parsed = tf.io.parse_single_example(
-            serialized, {ENCODED: tf.io.FixedLenFeature([], tf.string), TEXT: tf.io.FixedLenFeature([], tf.string)}
+    return Net()
+
+
+def _compile(plan: _Plan, optimizer: Any) -> None:
+    keras, schedule, logits = plan.loaded.keras, plan.schedule, plan.loaded.logits
+    if plan.task == CLASSIFICATION:
+        plan.net.compile(
+            optimizer=optimizer,
+            loss=keras.losses.CategoricalCrossentropy(from_logits=logits, label_smoothing=schedule.label_smoothing),
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+            jit_compile=False if keras.__name__ == "keras" else None,
         )
-        return processor.training_map(parsed[ENCODED]), tf.one_hot(ids.lookup(parsed[TEXT]), len(labels))
+        return
+    classes = len(plan.loaded.labels)
 
-    records = tf.data.TFRecordDataset(list(files), compression_type="GZIP")
-    items = records.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    items = _cached(items, files)
-    if schedule is None:
-        return items.batch(batch_size).prefetch(tf.data.AUTOTUNE)
-    batches = items.shuffle(10_000, seed=schedule.seed).batch(batch_size)
-    augment = _augmentation(schedule)
-    if augment is not None:
-        batches = batches.map(functools.partial(_augmented, augment))
-    return batches.prefetch(tf.data.AUTOTUNE)
+    def loss(ids: Any, scores: Any) -> Any:
+        """Cross-entropy per pixel."""
+        logs = tf.nn.log_softmax(scores) if logits else tf.math.log(tf.maximum(scores, 1e-7))
+        smooth = schedule.label_smoothing
+        target = tf.one_hot(tf.cast(ids, tf.int32), classes) * (1 - smooth) + smooth / classes
+        return -tf.reduce_sum(target * logs, axis=-1)
 
+    class MeanIoU(keras.metrics.MeanIoU):  # type: ignore[misc, name-defined]
+        """Over pixels that count, each the same."""
 
-@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
-def _augmented(augment: Callable[[Any], Any], features: dict[str, Any], target: Any) -> tuple[dict[str, Any], Any]:
-    return {**features, PIXELS: augment(features[PIXELS])}, target
+        def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+            counts = None if sample_weight is None else tf.cast(sample_weight > 0, tf.float32)
+            return super().update_state(y_true, tf.argmax(y_pred, axis=-1), counts)
 
-
-class _Progress:
-    """A line per epoch."""
-
-    def __init__(self, phase: _Phase, report: Report) -> None:
-        self._phase = phase
-        self._report = report
-
-    def __call__(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
-        which = " of the head alone" if self._phase.head_only else ""
-        self._report(f"epoch {epoch + 1}/{self._phase.epochs}{which}: {shown}")
-
-
-def _preprocessing(model: str) -> Preprocessing:
-    from signatures.sources import transformers as checkpoints
-
-    return checkpoints.preprocessing(model)
-
-
-def _labels(native: Any) -> tuple[str, ...]:
-    id2label = {int(key): str(value) for key, value in native.config.id2label.items()}
-    return tuple(id2label[number] for number in sorted(id2label))
-
-
-def _id_table(labels: Sequence[str]) -> Any:
-    """Class name to the model's id; an unknown name gets -1, whose one-hot row is all zeros."""
-    return tf.lookup.StaticHashTable(
-        tf.lookup.KeyValueTensorInitializer(list(labels), tf.range(len(labels), dtype=tf.int64)), default_value=-1
+    plan.net.compile(
+        optimizer=optimizer,
+        loss=loss,
+        weighted_metrics=[MeanIoU(num_classes=classes, name="mean_iou")],
+        jit_compile=False if keras.__name__ == "keras" else None,
     )
 
 
-def _cached(items: Any, files: Sequence[str]) -> Any:
-    features, _ = items.element_spec
-    bytes_each = sum(
-        spec.dtype.size * math.prod(size or 512 for size in spec.shape.as_list()) for spec in features.values()
-    )
-    # Compressed images are rarely smaller than this, so the count is not needed to stay on the safe side.
-    least_compressed = 200
-    most_images = sum(Path(file).stat().st_size for file in files) / least_compressed
-    return items.cache() if bytes_each * most_images < CACHE_BYTES else items
-
-
-def _augmentation(schedule: Schedule) -> Callable[[Any], Any] | None:
-    """Random shifts and rotations of `pixel_values` [b, c, h, w], edges repeated."""
-    import tf_keras
-
-    layers = []
-    if schedule.shift:
-        layers.append(
-            tf_keras.layers.RandomTranslation(
-                schedule.shift, schedule.shift, fill_mode="nearest", seed=schedule.seed + 1
-            )
-        )
-    if schedule.rotate:
-        layers.append(tf_keras.layers.RandomRotation(schedule.rotate, fill_mode="nearest", seed=schedule.seed + 2))
-    if not layers:
-        return None
-
-    def augment(pixel_values: Any) -> Any:
-        images = tf.transpose(pixel_values, [0, 2, 3, 1])
-        for layer in layers:
-            images = layer(images, training=True)
-        return tf.transpose(images, [0, 3, 1, 2])
-
-    return augment
-
-
-def _optimizer(schedule: Schedule, steps: int) -> Any:
-    import tf_keras
-
+def _optimizer(keras: Any, schedule: Schedule, steps: int) -> Any:
     warmup = max(1, round(schedule.warmup * steps))
-    rate = tf_keras.optimizers.schedules.CosineDecay(
+    rate = keras.optimizers.schedules.CosineDecay(
         0.0, decay_steps=max(1, steps - warmup), warmup_target=schedule.learning_rate, warmup_steps=warmup
     )
-    optimizer = tf_keras.optimizers.AdamW(learning_rate=rate, weight_decay=schedule.weight_decay, clipnorm=1.0)
+    optimizer = keras.optimizers.AdamW(learning_rate=rate, weight_decay=schedule.weight_decay, clipnorm=1.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "layernorm", "layer_norm", "gamma", "beta"])
+    # Either Keras wraps it in loss scaling by itself where the model computes in mixed_float16.
     return optimizer
 
 
-def _counts(files: Sequence[str], labels: Sequence[str]) -> list[int]:
-    """How many images each class has."""
-    counts = dict.fromkeys(labels, 0)
-    for record in tf.data.TFRecordDataset(list(files), compression_type="GZIP"):
-        text = tf.train.Example.FromString(record.numpy()).features.feature[TEXT].bytes_list.value[0].decode()
-        counts[text] += 1
-    return list(counts.values())
+@contextlib.contextmanager
+def _precision(precision: str) -> Iterator[None]:
+    """What layers of either Keras that are made meanwhile compute in."""
+    import keras
+    import tf_keras
+
+    old, new = tf_keras.mixed_precision.global_policy(), keras.config.dtype_policy()
+    tf_keras.mixed_precision.set_global_policy(precision)
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        tf_keras.mixed_precision.set_global_policy(old)
+        keras.config.set_dtype_policy(new)
 
 
-def class_weights(counts: Sequence[int]) -> dict[int, float]:
-    """So that every class weighs the same in all, and an image 1 on average."""
-    present = [count for count in counts if count]
-    return {number: sum(counts) / (len(present) * count) if count else 0.0 for number, count in enumerate(counts)}
+def _seed(seed: int) -> None:
+    import keras
+    import tf_keras
+
+    keras.utils.set_random_seed(seed)
+    tf_keras.utils.set_random_seed(seed)
 
 
-def _save(native: Any, model: str, out: Path) -> None:
-    from transformers import AutoImageProcessor
-
-    out.mkdir(parents=True, exist_ok=True)
-    native.save_pretrained(out)
-    AutoImageProcessor.from_pretrained(model, use_fast=False).save_pretrained(out)
+def _in_order(values: Sequence[float], names: Sequence[str], wanted: Sequence[str]) -> list[float]:
+    """Values of names, in the order of the same names elsewhere."""
+    by_name = dict(zip(names, values, strict=True))
+    return [by_name[name] for name in wanted]

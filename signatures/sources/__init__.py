@@ -15,7 +15,7 @@ from signatures.errors import UsageError, did_you_mean
 from signatures.model import Model
 from signatures.preprocessing import Preprocessing
 
-__all__ = ["DTYPES", "known", "load"]
+__all__ = ["DTYPES", "kind_of", "known", "load"]
 
 DTYPES = ("float32", "bfloat16")
 DEFAULT = "transformers"
@@ -54,7 +54,7 @@ def load(
     """
     if dtype not in DTYPES:
         raise UsageError(f"Got --dtype {dtype!r}, but it is one of {', '.join(DTYPES)}. Choose one.")
-    source = importlib.import_module(f"signatures.sources.{_kind(model)}")
+    source = importlib.import_module(f"signatures.sources.{kind_of(model)}")
     name = model.partition(":")[2] if _prefix(model) else model
     loaded = source.load(name, task=task, revision=revision, dtype=dtype, preprocessing=preprocessing)
     assert isinstance(loaded, Model)
@@ -67,7 +67,12 @@ def _prefix(model: str) -> str | None:
     return match.group(1) if match and not Path(model).exists() else None
 
 
-def _kind(model: str) -> str:
+def kind_of(model: str) -> str:
+    """The kind of source that a model's name means.
+
+    Raises:
+        UsageError: It begins with a prefix that is none.
+    """
     prefix = _prefix(model)
     if prefix is not None:
         kind = prefix.replace("-", "_")

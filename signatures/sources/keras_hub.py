@@ -18,7 +18,7 @@ from signatures.preprocessing import Preprocessing
 from signatures.sources import _keras, _keras_layers
 from signatures.spec import Card
 
-__all__ = ["call", "load", "restore"]
+__all__ = ["call", "load", "load_trainable", "restore"]
 
 CLASSIFY, EXTRACT = "image-classification", "image-feature-extraction"
 TASK_FILE, TASK_WEIGHTS = "task.json", "task.weights.h5"
@@ -43,10 +43,40 @@ def load(
     if revision is not None:
         raise UsageError(f"Got --revision {revision}, but KerasHub takes versions within the handle. Leave it out.")
     hub = _keras_hub()
-    name = f"keras_hub:{model}"
     if model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():
         raise UsageError(f"There is no folder {model}. Give one that `save_to_preset` wrote, or a preset's name.")
-    native = _native(hub, model, task)
+    return _wrapped(hub, _native(hub, model, task), model, task=task, dtype=dtype, preprocessing=preprocessing)
+
+
+def load_trainable(model: str, classes: int, *, preprocessing: Preprocessing | None = None) -> tuple[Model, bool]:
+    """An image classifier with so many classes, to be trained.
+
+    Args:
+        model: A preset of a classifier or of a backbone.
+        classes: How many the data has.
+        preprocessing: Settings in place of the preset's image converter.
+
+    Returns:
+        The model, and whether its head is new, with random weights.
+
+    Raises:
+        UsageError: As for `load`.
+    """
+    hub = _keras_hub()
+    if model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():
+        raise UsageError(f"There is no folder {model}. Give one that `save_to_preset` wrote, or a preset's name.")
+    native = _native(hub, model, CLASSIFY) if _has(model, TASK_FILE) and _has(model, TASK_WEIGHTS) else None
+    fits = native is not None and native.num_classes == classes
+    if not fits:
+        native = _from_preset(hub.models.ImageClassifier, model, num_classes=classes)
+    wrapped = _wrapped(hub, native, model, task=CLASSIFY, dtype="float32", preprocessing=preprocessing)
+    return wrapped, not fits
+
+
+def _wrapped(
+    hub: Any, native: Any, model: str, *, task: str | None, dtype: str, preprocessing: Preprocessing | None
+) -> Model:
+    name = f"keras_hub:{model}"
     classifies = isinstance(native, hub.models.ImageClassifier)
     layer = None
     if preprocessing is None:
@@ -104,9 +134,9 @@ def _native(hub: Any, preset: str, task: str | None) -> Any:
     return _from_preset(hub.models.ImageClassifier, preset)
 
 
-def _from_preset(cls: Any, preset: str) -> Any:
+def _from_preset(cls: Any, preset: str, **settings: Any) -> Any:
     try:
-        return cls.from_preset(preset)
+        return cls.from_preset(preset, **settings)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         line = " ".join(str(error).split())[:300]
         raise UsageError(

@@ -82,6 +82,65 @@ def load(
     )
 
 
+def load_trainable(
+    model: str, *, task: str, labels: Sequence[str], preprocessing: Preprocessing | None = None
+) -> tuple[Any, Preprocessing, dict[str, str], bool]:
+    """A checkpoint's TensorFlow model with a head for these labels, to be trained.
+
+    Its own head is kept where its labels are the same names, in whatever order; else it gets a new, random one.
+
+    Args:
+        model: A folder or Hub id.
+        task: `image-classification` or `image-segmentation`.
+        labels: Class names.
+        preprocessing: Settings that replace the checkpoint's own, or stand in where it has none.
+
+    Returns:
+        The model, its processor's settings, the checkpoint's small files by name, and whether the head is new.
+
+    Raises:
+        UsageError: There is no such checkpoint, or it has no processor or no TensorFlow class for the task.
+        VitrinaError: Its weights do not fit the class beyond the head.
+    """
+    import tensorflow as tf
+
+    files = _small_files(model, None)
+    if CONFIG not in files:
+        raise UsageError(f"{model} has no {CONFIG}, so it is not a transformers checkpoint. Give the folder of one.")
+    document = _json(files[CONFIG], f"{model}/{CONFIG}")
+    if preprocessing is None:
+        preprocessing = _preprocessing(files, model)
+    else:
+        preprocessing = dataclasses.replace(preprocessing, data_format="channels_first")
+        files[PROCESSOR] = json.dumps(processor_config(preprocessing), indent=2)
+    architecture = (document.get("architectures") or [""])[0].removeprefix("TF")
+    cls = _tf_class(architecture, task, model)
+    config = _for_inference(cls.config_class.from_pretrained(model))
+    names = {int(key): str(value) for key, value in config.id2label.items()}
+    new_head = sorted(names.values()) != sorted(labels)
+    if new_head:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: number for number, label in enumerate(labels)}
+    try:
+        with quiet_transformers():
+            native, account = _load_weights(cls, model, None, config=config)
+    except (OSError, ValueError, ImportError, AttributeError, TypeError, tf.errors.OpError) as error:
+        line = " ".join(str(error).split())[:300]
+        raise VitrinaError(f"{model} cannot be loaded as {cls.__name__}: {line}") from error
+    # transformers' names begin with the class, or with the body's own name; what is not of the body is the head.
+    body = f"{native.base_model_prefix}/", f"{native.base_model_prefix}."
+    lacking = [*account["missing_keys"], *(key[0] for key in account["mismatched_keys"])]
+    wrong = [name for name in map(str, lacking) if any(part in name for part in body) and "pooler" not in name]
+    new_head = new_head or len(lacking) > sum("pooler" in str(name) for name in lacking)
+    if wrong:
+        raise VitrinaError(
+            f"{model} holds no weights that fit {', '.join(wrong[:3])}"
+            f"{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}, which {cls.__name__} needs. Give a checkpoint "
+            "whose weights fit its config.json."
+        )
+    return native, preprocessing, files, new_head
+
+
 def wrap(
     native: Any,
     *,
@@ -285,10 +344,13 @@ def _may_lack_pooler(cls: Any) -> bool:
     return "add_pooling_layer" in inspect.signature(cls.__init__).parameters
 
 
-def _load_weights(cls: Any, model: str, revision: str | None, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+def _load_weights(
+    cls: Any, model: str, revision: str | None, *, config: Any = None, **arguments: Any
+) -> tuple[Any, dict[str, Any]]:
     """The model and transformers' account of what was missing."""
     where: dict[str, Any] = {"revision": revision} if revision else {}
-    config = _for_inference(cls.config_class.from_pretrained(model, **where))
+    if config is None:
+        config = _for_inference(cls.config_class.from_pretrained(model, **where))
     paths = _safetensors.find(lambda name: _locate(model, name, revision))
     if not paths:
         native, account = cls.from_pretrained(

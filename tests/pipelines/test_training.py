@@ -41,6 +41,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+TASK = "image-classification"
 QUICK = Schedule(epochs=2, batch_size=16, learning_rate=1e-3, shift=0.1, rotate=0.02)
 
 
@@ -48,7 +49,7 @@ def test_training_sees_what_the_checkpoints_own_processor_makes(records: str, im
     from PIL import Image
     from transformers import ViTImageProcessor
 
-    from pipelines.training import dataset
+    from pipelines.inputs import dataset
     from signatures.sources.transformers import preprocessing
 
     features, targets = next(
@@ -63,7 +64,7 @@ def test_training_sees_what_the_checkpoints_own_processor_makes(records: str, im
 
 
 def test_augmentation_is_random_and_only_while_training(records: str, checkpoint: Path) -> None:
-    from pipelines.training import dataset
+    from pipelines.inputs import dataset
     from signatures.sources.transformers import preprocessing
 
     def pixels(schedule: Schedule | None) -> list[bytes]:
@@ -106,18 +107,19 @@ def test_an_interrupted_training_goes_on(records: str, checkpoint: Path, tmp_pat
     told.clear()
     trained = fine_tune(str(checkpoint), report=told.append, **arguments)
     assert told[0].startswith("going on with the training that was interrupted")
-    assert [line[:9] for line in told[1:]] == ["epoch 3/4", "epoch 4/4"]
-    assert len(trained.history["loss"]) == 2
+    assert [line[:9] for line in told[1:]] == ["epoch 4/4"]
+    assert len(trained.history["loss"]) == 4
     assert not (tmp_path / "resume").exists()
     assert (trained.checkpoint / "preprocessor_config.json").is_file()
 
 
 def test_a_new_head_for_other_labels_and_its_epochs_alone(records: str, tiny_vit: Path, tmp_path: Path) -> None:
-    from pipelines.training import fine_tune, load_trainable
+    from pipelines.trainable import load
+    from pipelines.training import fine_tune
 
-    before, _, new_head = load_trainable(str(tiny_vit), digits.CLASSES)
-    assert new_head
-    backbone = [weight.numpy() for weight in before.vit.weights]
+    before = load(str(tiny_vit), digits.CLASSES, task=TASK)
+    assert before.new_head
+    backbone = [weight.numpy() for weight in before.native.vit.weights]
     trained = fine_tune(
         str(tiny_vit),
         files=[records],
@@ -125,36 +127,50 @@ def test_a_new_head_for_other_labels_and_its_epochs_alone(records: str, tiny_vit
         out=tmp_path / "out",
         # What follows the head's epochs is too little to move anything by much.
         schedule=Schedule(head_epochs=1, epochs=1, batch_size=64, learning_rate=1e-9),
+        logs=tmp_path / "logs",
     )
     assert trained.new_head
     assert trained.labels == digits.CLASSES
-    after, _, again = load_trainable(str(trained.checkpoint), digits.CLASSES)
-    assert not again
-    for one, other in zip(backbone, after.vit.weights, strict=True):
+    assert {path.parent.parent.name for path in (tmp_path / "logs").rglob("events.*")} == {"head", "all"}
+    after = load(str(trained.checkpoint), digits.CLASSES, task=TASK)
+    assert not after.new_head
+    for one, other in zip(backbone, after.native.vit.weights, strict=True):
         np.testing.assert_allclose(one, other.numpy(), atol=1e-5)
     config = json.loads((trained.checkpoint / "config.json").read_text())
     assert config["id2label"] == {str(number): name for number, name in enumerate(digits.CLASSES)}
+    assert (trained.checkpoint / "preprocessor_config.json").read_text() == (
+        tiny_vit / "preprocessor_config.json"
+    ).read_text()
 
 
 def test_the_same_labels_in_another_order_keep_their_ids(tiny_vit: Path) -> None:
-    from pipelines.training import load_trainable
+    from pipelines.trainable import load
 
-    names = [f"kind {letter}" for letter in "lkjihgfedcba"]
-    native, _, new_head = load_trainable(str(tiny_vit), names)
-    assert not new_head
-    assert native.config.id2label[0] == "kind a"
+    found = load(str(tiny_vit), [f"kind {letter}" for letter in "lkjihgfedcba"], task=TASK)
+    assert not found.new_head
+    assert found.labels[0] == found.native.config.id2label[0] == "kind a"
 
 
 def test_a_class_with_few_images_weighs_more() -> None:
     from pipelines.training import class_weights
 
     weights = class_weights([30, 10, 0])
-    assert weights == {0: pytest.approx(40 / 60), 1: pytest.approx(2.0), 2: 0.0}
+    assert weights == [pytest.approx(40 / 60), pytest.approx(2.0), 0.0]
     assert sum(count * weights[number] for number, count in enumerate([30, 10, 0])) == pytest.approx(40)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"head_epochs": -1}, {"shift": 2.0}]
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+        {"head_epochs": -1},
+        {"shift": 2.0},
+        {"early_stopping": -1},
+        {"precision": "float16"},
+        {"devices": "two"},
+    ],
 )
 def test_a_schedule_that_cannot_be(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
