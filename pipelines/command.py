@@ -34,7 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     watching = actions.add_parser("watch", help="run on every new span of a folder", allow_abbrev=False)
     _run_options(watching)
     _watch_options(watching)
-    compiling = actions.add_parser("compile", help="write the same pipeline as a job for Vertex AI", allow_abbrev=False)
+    compiling = actions.add_parser(
+        "compile", help="write the same pipeline for Vertex AI or Airflow", allow_abbrev=False
+    )
     _run_options(compiling)
     _compile_options(compiling)
     submitting = actions.add_parser("submit", help="start a compiled job on Vertex AI", allow_abbrev=False)
@@ -169,11 +171,12 @@ def _watch_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _compile_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--for", required=True, choices=["vertex"], dest="target", help="where it is to run")
+    parser.add_argument("--for", required=True, choices=["vertex", "airflow"], dest="target", help="where it is to run")
     parser.add_argument(
-        "--out", required=True, type=Path, help="the file to write: *.json, or *.yaml for the spec alone"
+        "--out", required=True, type=Path, help="for vertex *.json, or *.yaml for the spec alone; for airflow *.py"
     )
-    parser.add_argument("--image", required=True, help="a container image with vitrina[tfx]")
+    parser.add_argument("--image", help="for vertex: a container image with vitrina[tfx]")
+    parser.add_argument("--schedule", help="for airflow: when, as cron or @daily (default: by trigger alone)")
 
 
 def _submit_options(parser: argparse.ArgumentParser) -> None:
@@ -245,11 +248,30 @@ def _watch(arguments: argparse.Namespace) -> int:
 
 
 def _compile(arguments: argparse.Namespace) -> int:
+    print(_COMPILERS[arguments.target](arguments))
+    return 0
+
+
+def _for_vertex(arguments: argparse.Namespace) -> Path:
     from pipelines.compiled import compile
 
-    path = compile(image=arguments.image, out=arguments.out, **_settings(arguments))
-    print(path)
-    return 0
+    if arguments.image is None:
+        raise UsageError("Vertex AI runs containers. Give --image, a container image with vitrina[tfx].")
+    if arguments.schedule is not None:
+        raise UsageError("Got --schedule, which is for airflow. Leave it out.")
+    return compile(image=arguments.image, out=arguments.out, **_settings(arguments))
+
+
+def _for_airflow(arguments: argparse.Namespace) -> Path:
+    from pipelines import local, on_airflow
+
+    if arguments.image is not None:
+        raise UsageError("Got --image, but Airflow runs the components on its workers. Leave it out.")
+    settings = local.resolved(**_settings(arguments))
+    return on_airflow.write(settings, arguments.out, schedule=arguments.schedule)
+
+
+_COMPILERS: Mapping[str, Callable[[argparse.Namespace], Path]] = {"vertex": _for_vertex, "airflow": _for_airflow}
 
 
 def _submit(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pipelines.data.spans import choose
 from pipelines.settings import Schedule, Settings
 from signatures.errors import MissingExtra, VitrinaError
 
-__all__ = ["ComponentRun", "Event", "RunResult", "run"]
+__all__ = ["ComponentRun", "Event", "RunResult", "resolved", "run"]
 
 CACHED = "CACHED"
 
@@ -126,14 +126,10 @@ def run(
         CheckFailed: The data did not pass.
         VitrinaError: A component failed.
     """
-    chosen = Settings(
-        data=choose(absolute(data), span),
-        model=str(Path(model).resolve()) if Path(model).is_dir() else str(model),
-        root=Path(root).resolve(),
-        serving_dir=Path(serving_dir).resolve(),
-        schedule=schedule or Schedule(),
-        **settings,
+    given = resolved(
+        data=data, model=model, root=root, serving_dir=serving_dir, schedule=schedule or Schedule(), **settings
     )
+    chosen = replace(given, data=choose(given.data, span))
     started = datetime.datetime.now().isoformat(timespec="microseconds")
     log = _log_file(chosen.root, started)
     with contextlib.ExitStack() as stack:
@@ -146,6 +142,30 @@ def run(
         stack.enter_context(watch.listening())
         _execute(chosen, started, watch, log)
         return _result(chosen, log)
+
+
+def resolved(
+    *, data: str | Path, model: str | Path, root: str | Path, serving_dir: str | Path, **settings: Any
+) -> Settings:
+    """The settings with every path absolute, so that they mean the same from any folder.
+
+    Args:
+        data: As `run` takes it.
+        model: Likewise.
+        root: Likewise.
+        serving_dir: Likewise.
+        **settings: The rest of `Settings`.
+
+    Raises:
+        UsageError: Something asked for cannot be.
+    """
+    return Settings(
+        data=absolute(data),
+        model=str(Path(model).resolve()) if Path(model).is_dir() else str(model),
+        root=Path(root).resolve(),
+        serving_dir=Path(serving_dir).resolve(),
+        **settings,
+    )
 
 
 def _execute(settings: Settings, started: str, watch: _Watch, log: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,24 @@ class Settings:
             raise UsageError(f"Got ignore_index {self.ignore_index}, but a mask's ids are 0 to 65535.")
         if self.keep is not None and self.keep < 1:
             raise UsageError(f"Got keep {self.keep}, but at least 1 version stays. Leave it out to keep all.")
+
+    def to_json(self) -> dict[str, Any]:
+        """As `from_json` takes it."""
+        return {**asdict(self), "root": str(self.root), "serving_dir": str(self.serving_dir)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Settings:
+        """The settings that `to_json` gave.
+
+        Raises:
+            UsageError: A value is out of its bounds.
+        """
+        read: dict[str, Any] = {
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()},
+            **{name: Path(values[name]) for name in ("root", "serving_dir")},
+            "schedule": Schedule(**values["schedule"]),
+        }
+        return cls(**read)
 
     @property
     def bar(self) -> Bar:
