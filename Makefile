@@ -50,5 +50,5 @@ bench: setup  ## measure; see benchmarks/README.md
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## remove what the targets wrote (.venv stays)
-	rm -rf dist build demo-out benchmarks/out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist build demo-out benchmarks/out .pytest_cache .mypy_cache .ruff_cache .hypothesis .schemathesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
