@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from serving.inspection import Inspection
@@ -24,6 +25,49 @@ _REFUSALS = {
 }
 
 
+@dataclass(frozen=True)
+class _Way:
+    """How a path says which version is meant.
+
+    Args:
+        path: What follows the model's name.
+        suffix: What its operations' ids end in.
+        phrase: What their summaries end in.
+        parameters: Its OpenAPI parameters.
+    """
+
+    path: str = ""
+    suffix: str = ""
+    phrase: str = ""
+    parameters: tuple[dict[str, Any], ...] = ()
+
+    def on(self, operation: dict[str, Any]) -> dict[str, Any]:
+        """The operation, asked of this version."""
+        told = {
+            **operation,
+            "operationId": operation["operationId"] + self.suffix,
+            "summary": operation["summary"] + self.phrase,
+        }
+        return {**told, "parameters": list(self.parameters)} if self.parameters else told
+
+
+def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+_WAYS = (
+    _Way(),
+    _Way(
+        "/versions/{version}", "OfVersion", ", of one version",
+        (_parameter("version", {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}),),
+    ),
+    _Way(
+        "/labels/{label}", "OfLabel", ", of the version that carries a label",
+        (_parameter("label", {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}),),
+    ),
+)  # fmt: skip
+
+
 def document(inspection: Inspection, *, name: str, url: str = "http://localhost:8501") -> dict[str, Any]:
     """The document.
 
@@ -38,18 +82,17 @@ def document(inspection: Inspection, *, name: str, url: str = "http://localhost:
     told = {key: signature for key, signature in inspection.signatures.items() if _carried(signature)}
     card = inspection.card
     model = f"/v1/models/{name}"
-    paths: dict[str, Any] = {
-        model: {"get": _operation("status", "The versions and their states", response=_ref("Status"))},
-        f"{model}/metadata": {"get": _operation("metadata", "The signatures", response={"type": "object"})},
-    }
-    if told:
-        paths[f"{model}:predict"] = {"post": _predict(told)}
-        one = _predict(told)
-        one |= {"operationId": "predictVersion", "summary": "As predict, by one version", "parameters": [_VERSION]}
-        paths[f"{model}/versions/{{version}}:predict"] = {"post": one}
     classifying = [key for key, signature in told.items() if signature.method_name == CLASSIFY_METHOD]
-    if classifying:
-        paths[f"{model}:classify"] = {"post": _classify(classifying)}
+    paths: dict[str, Any] = {}
+    for way in _WAYS:
+        at = f"{model}{way.path}"
+        paths[at] = {"get": way.on(_operation("status", "The versions and their states", response=_ref("Status")))}
+        metadata = _operation("metadata", "The signatures", response={"type": "object"})
+        paths[f"{at}/metadata"] = {"get": way.on(metadata)}
+        if told:
+            paths[f"{at}:predict"] = {"post": way.on(_predict(told))}
+        if classifying:
+            paths[f"{at}:classify"] = {"post": way.on(_classify(classifying))}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -205,7 +248,6 @@ def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-_VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
 _COMMON: dict[str, Any] = {
     "Error": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]},
     "Bytes": {
