@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from itertools import count, islice
 from types import TracebackType
 from typing import Any, TypeVar
@@ -43,6 +43,23 @@ def connect_async(
     return AsyncClient(_transport(targets.parse(str(target)), options), options)
 
 
+async def _batches(images: Iterable[Any] | AsyncIterable[Any], size: int) -> AsyncIterator[list[Any]]:
+    """The images, so many at a time."""
+    if isinstance(images, AsyncIterable):
+        batch = []
+        async for image in images:
+            batch.append(image)
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+        return
+    source = iter(images)
+    while batch := list(islice(source, size)):
+        yield batch
+
+
 def _transport(target: targets.Target, options: Options) -> AsyncTransport:
     if target.scheme == "path":
         from serving.transports.local import AsyncLocalTransport
@@ -77,16 +94,19 @@ class AsyncClient:
         **task_inputs: Any,
     ) -> Any:
         """Asks about one image, or several in one batch; see `serving.client.Client.predict`."""
-        told = await self.signatures() if task_inputs else {}
+        deadline = time.monotonic() + (self._options.timeout if timeout is None else timeout)
+        told = await self.signatures(timeout=timeout) if task_inputs else {}
         request = await asyncio.to_thread(
             requests.build, images, signature, task_inputs, lambda: told, max_side=max_side
         )
         try:
-            outputs = await self.call(request.inputs, signature=signature, timeout=timeout)
+            outputs = await self.call(request.inputs, signature=signature, timeout=deadline - time.monotonic())
         except RefusedError as error:
-            if signature in (known := await self.signatures()):
+            left = max(deadline - time.monotonic(), 1.0)
+            better = requests.reason(signature, request.inputs, await self.signatures(timeout=left))
+            if better is None:
                 raise
-            raise RefusedError(error.code, requests.no_signature(signature, known), error.detail) from error
+            raise RefusedError(error.code, better, error.detail) from error
         answers = results.read(outputs, request.count, request.scales)
         return answers[0] if request.single else answers
 
@@ -100,17 +120,34 @@ class AsyncClient:
         )
 
     async def stream(
-        self, images: Iterable[Any], *, batch_size: int = 1, concurrency: int = 4, **options: Any
+        self,
+        images: Iterable[Any] | AsyncIterable[Any],
+        *,
+        batch_size: int = 1,
+        concurrency: int = 4,
+        **options: Any,
     ) -> AsyncIterator[Result]:
-        """Asks about many images, a bounded number at a time; see `serving.client.Client.stream`."""
+        """Asks about many images, a bounded number at a time; see `serving.client.Client.stream`.
+
+        Args:
+            images: Any iterable, asynchronous or not.
+            batch_size: Images per request.
+            concurrency: Requests at a time.
+            **options: As for `predict`.
+        """
         if batch_size < 1 or concurrency < 1:
             raise UsageError(f"Got batch_size {batch_size} and concurrency {concurrency}, wanted at least 1 each.")
-        source = iter(images)
+        turn = asyncio.Semaphore(concurrency)
+
+        async def ask(batch: list[Any]) -> list[Result]:
+            async with turn:
+                return await self._batch(batch, options)
+
         running: deque[asyncio.Task[list[Result]]] = deque()
         try:
-            while batch := list(islice(source, batch_size)):
-                running.append(asyncio.create_task(self._batch(batch, options)))
-                if len(running) >= concurrency:
+            async for batch in _batches(images, batch_size):
+                running.append(asyncio.create_task(ask(batch)))
+                if len(running) >= 2 * concurrency:
                     for answer in await running.popleft():
                         yield answer
             while running:
@@ -121,10 +158,10 @@ class AsyncClient:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def signatures(self) -> dict[str, Signature]:
-        """The model's signatures, asked once."""
+    async def signatures(self, *, timeout: float | None = None) -> dict[str, Signature]:
+        """The model's signatures, asked once; see `serving.client.Client.signatures`."""
         if self._signatures is None:
-            self._signatures = await self._retried(self._transport.signatures, None)
+            self._signatures = await self._retried(self._transport.signatures, timeout)
         return self._signatures
 
     async def close(self) -> None:

@@ -66,10 +66,12 @@ def predict(
     signature: str = "serving_default",
     timeout: float = 30.0,
     max_side: int | None = None,
+    tls: Tls | None = None,
+    headers: Mapping[str, str] | None = None,
     **task_inputs: Any,
 ) -> Any:
     """Asks a target once and closes the connection; see `connect` and `Client.predict`."""
-    with connect(target, timeout=timeout) as client:
+    with connect(target, timeout=timeout, tls=tls, headers=headers) as client:
         return client.predict(images, signature=signature, max_side=max_side, **task_inputs)
 
 
@@ -131,14 +133,21 @@ class Client:
             UsageError: Something is no image, or the target refused the request.
             TargetError: The target did not answer, or failed.
         """
-        seconds = self._options.timeout if timeout is None else timeout
-        request = requests.build(images, signature, task_inputs, self.signatures, max_side=max_side)
+        deadline = time.monotonic() + (self._options.timeout if timeout is None else timeout)
+
+        def left() -> float:
+            return deadline - time.monotonic()
+
+        request = requests.build(
+            images, signature, task_inputs, lambda: self.signatures(timeout=left()), max_side=max_side
+        )
         try:
-            outputs = self.call(request.inputs, signature=signature, timeout=seconds)
+            outputs = self.call(request.inputs, signature=signature, timeout=left())
         except RefusedError as error:
-            if signature in (known := self.signatures()):
+            better = requests.reason(signature, request.inputs, self.signatures(timeout=max(left(), 1.0)))
+            if better is None:
                 raise
-            raise RefusedError(error.code, requests.no_signature(signature, known), error.detail) from error
+            raise RefusedError(error.code, better, error.detail) from error
         answers = results.read(outputs, request.count, request.scales)
         return answers[0] if request.single else answers
 
@@ -175,8 +184,13 @@ class Client:
         Args:
             images: Any iterable, read no further than needed.
             batch_size: Images per request.
-            concurrency: Requests at a time; so many batches are held in memory.
+            concurrency: Requests at a time. At most twice as many batches, or their answers, are held in memory: one
+                slow answer does not stop those after it.
             **options: As for `predict`.
+
+        Raises:
+            UsageError: A number is not positive, or the target refused the request.
+            TargetError: The target did not answer, or failed.
         """
         if batch_size < 1 or concurrency < 1:
             raise UsageError(f"Got batch_size {batch_size} and concurrency {concurrency}, wanted at least 1 each.")
@@ -186,7 +200,7 @@ class Client:
             try:
                 while batch := list(islice(source, batch_size)):
                     running.append(pool.submit(self._batch, batch, options))
-                    if len(running) >= concurrency:
+                    if len(running) >= 2 * concurrency:
                         yield from running.popleft().result()
                 while running:
                     yield from running.popleft().result()
@@ -194,10 +208,17 @@ class Client:
                 for future in running:
                     future.cancel()
 
-    def signatures(self) -> dict[str, Signature]:
-        """The model's signatures, asked once. For what a served version changed meanwhile, connect anew."""
+    def signatures(self, *, timeout: float | None = None) -> dict[str, Signature]:
+        """The model's signatures, asked once. For what a served version changed meanwhile, connect anew.
+
+        Args:
+            timeout: Seconds; by default the client's.
+
+        Raises:
+            TargetError: The target did not answer, or has no such model.
+        """
         if self._signatures is None:
-            self._signatures = self._retried(self._transport.signatures, None)
+            self._signatures = self._retried(self._transport.signatures, timeout)
         return self._signatures
 
     def close(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias, Union
 
@@ -24,8 +26,8 @@ Image: TypeAlias = Union[str, "os.PathLike[str]", bytes, NDArray[np.uint8], Any]
 
 def is_batch(images: Any) -> bool:
     """Whether these are several images: any list or tuple, or a uint8 array [b, h, w, c]."""
-    if isinstance(images, np.ndarray):
-        return images.ndim == 4
+    if hasattr(images, "__array__") and not _is_pillow(images):
+        return np.ndim(images) == 4
     return isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray | memoryview)
 
 
@@ -49,48 +51,62 @@ def encode(image: Image) -> bytes:
     return _png(_pillow(image))
 
 
-def pixels(data: bytes) -> NDArray[np.uint8]:
+def pixels(image: Image) -> NDArray[np.uint8]:
     """RGB pixels, uint8 [h, w, 3], upright by the EXIF orientation: what the `pixels` signature takes.
 
+    Args:
+        image: One image.
+
     Raises:
-        UsageError: The bytes are no image that Pillow reads.
+        UsageError: It is no image that Pillow reads.
     """
     from PIL import Image as Pillow
     from PIL import ImageOps
 
     try:
-        with Pillow.open(io.BytesIO(data)) as opened:
+        with _opened(image) as opened:
             upright = ImageOps.exif_transpose(opened)
             return np.asarray(upright.convert("RGB"), dtype=np.uint8)
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
         raise UsageError(f"An image cannot be read ({error}). The `pixels` signature wants it decoded here.") from error
 
 
-def shrink(data: bytes, max_side: int) -> tuple[bytes, tuple[float, float]]:
+def shrink(image: Image, max_side: int) -> tuple[bytes, tuple[float, float]]:
     """The image with its longer side at most `max_side` pixels, turned upright; unchanged where it is small enough.
 
     JPEGs stay JPEGs (quality 95), all else becomes PNG. Bytes that Pillow cannot read pass unchanged, so that the
     server says what is wrong with them.
 
+    Args:
+        image: One image.
+        max_side: Pixels.
+
     Returns:
         The bytes, and how many times wider and higher the upright image was before.
+
+    Raises:
+        UsageError: There is no such file, the object is no image, or `max_side` is none.
     """
     from PIL import Image as Pillow
     from PIL import ImageOps
 
     if max_side < 1:
         raise UsageError(f"Got max_side {max_side}, wanted at least 1 pixel.")
+    if isinstance(image, str | os.PathLike):
+        image = encode(image)
     try:
-        with Pillow.open(io.BytesIO(data)) as opened:
+        with _opened(image) as opened:
             if max(opened.size) <= max_side:
-                return data, (1.0, 1.0)
-            jpeg, turned = opened.format == "JPEG", opened.getexif().get(_ORIENTATION, 1) >= 5
+                return encode(image), (1.0, 1.0)
+            # A caller's own Pillow image is not to change, as `draft` would change it.
+            jpeg = opened.format == "JPEG" and opened is not image
+            turned = opened.getexif().get(_ORIENTATION, 1) >= 5
             width, height = opened.size[::-1] if turned else opened.size
             if jpeg:  # decodes at an eighth, a quarter or half the size where that is still large enough
                 opened.draft(None, (2 * max_side, 2 * max_side))
             upright = ImageOps.exif_transpose(opened)
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError):
-        return data, (1.0, 1.0)
+        return encode(image), (1.0, 1.0)
     if upright.mode in ("P", "1"):
         upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
     factor = max(width, height) / max_side
@@ -102,6 +118,22 @@ def shrink(data: bytes, max_side: int) -> tuple[bytes, tuple[float, float]]:
     packed = io.BytesIO()
     upright.save(packed, "JPEG", quality=95)
     return packed.getvalue(), scale
+
+
+def _opened(image: Image) -> AbstractContextManager[Any]:
+    """A Pillow image; what was opened here is closed at the end, what the caller opened is left open."""
+    from PIL import Image as Pillow
+
+    if isinstance(image, str | os.PathLike):
+        image = _read(Path(image))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return Pillow.open(io.BytesIO(image))
+    return nullcontext(_pillow(image))
+
+
+def _is_pillow(image: Any) -> bool:
+    module = sys.modules.get("PIL.Image")
+    return module is not None and isinstance(image, module.Image)
 
 
 def _read(path: Path) -> bytes:
@@ -120,12 +152,21 @@ def _pillow(image: Any) -> Any:
 
     if isinstance(image, Pillow.Image):
         return image
-    if not isinstance(image, np.ndarray):
+    if not hasattr(image, "__array__"):
+        advice = (
+            " Several images go in a list, or one by one through Client.stream." if isinstance(image, Iterable) else ""
+        )
         raise UsageError(
             f"Got a {type(image).__name__}, wanted an image: a path, encoded bytes, a Pillow image or a uint8 array."
+            + advice
         )
+    image = np.asarray(image)
     squeezed = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
-    if image.dtype != np.uint8 or not (squeezed.ndim == 2 or (squeezed.ndim == 3 and squeezed.shape[-1] in (3, 4))):
+    if (
+        image.dtype != np.uint8
+        or not image.size
+        or not (squeezed.ndim == 2 or (squeezed.ndim == 3 and squeezed.shape[-1] in (3, 4)))
+    ):
         raise UsageError(
             f"Got an array of {image.dtype} with shape {list(image.shape)}, wanted uint8 [h, w, 3] (RGB) or [h, w]. "
             "Scale floats back to 0..255, or send preprocessed values to the `model` signature with Client.call."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from serving.results import Result
 from signatures.errors import UsageError, VitrinaError, did_you_mean
 from signatures.spec import Signature, Tensor
 
-__all__ = ["Request", "build", "no_signature", "readable"]
+__all__ = ["Request", "build", "no_signature", "readable", "reason"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,33 +57,33 @@ def build(
     """
     task_inputs = {name: value for name, value in task_inputs.items() if value is not None}
     if pictures is None:
-        return _without_images(signature, task_inputs, describe)
+        return _without_images(signature, task_inputs, describe, max_side)
     single = not images.is_batch(pictures)
     batch = [pictures] if single else list(pictures)
     if not batch:
         raise UsageError("Got no images. Give at least one.")
-    encoded, scales = [images.encode(picture) for picture in batch], None
+    scales = None
     if max_side is not None:
-        shrunk = [images.shrink(data, max_side) for data in encoded]
-        encoded, scales = [data for data, _ in shrunk], [scale for _, scale in shrunk]
-    name, values = _pictures(encoded, signature)
+        shrunk = [images.shrink(picture, max_side) for picture in batch]
+        batch, scales = [data for data, _ in shrunk], [scale for _, scale in shrunk]
+    name, values = _pictures(batch, signature)
     inputs = {name: values}
     if task_inputs:
         told = _told(signature, describe)
-        inputs |= {key: _spread(key, value, told, len(batch)) for key, value in task_inputs.items()}
+        inputs |= {key: _spread(key, value, told, len(batch), max_side) for key, value in task_inputs.items()}
     if scales is not None and "points" in inputs:  # [b, p, 2], x and y
         inputs["points"] = inputs["points"] / np.array(scales, dtype=np.float32)[:, None, :]
     return Request(inputs=inputs, count=len(batch), single=single, scales=scales)
 
 
-def _pictures(encoded: list[bytes], signature: str) -> tuple[str, NDArray[Any]]:
+def _pictures(batch: list[Any], signature: str) -> tuple[str, NDArray[Any]]:
     if signature == "model":
         raise UsageError(
             "The signature 'model' takes preprocessed values, not images. "
             "Send them with Client.call({'pixel_values': array}, signature='model'), or ask 'serving_default'."
         )
     if signature == "pixels":
-        arrays = [images.pixels(data) for data in encoded]
+        arrays = [images.pixels(picture) for picture in batch]
         shapes = {array.shape for array in arrays}
         if len(shapes) > 1:
             sizes = sorted(f"{w}x{h}" for h, w, _ in shapes)
@@ -92,6 +92,7 @@ def _pictures(encoded: list[bytes], signature: str) -> tuple[str, NDArray[Any]]:
                 "Send them one by one, or ask 'serving_default'."
             )
         return "pixels", np.stack(arrays)
+    encoded = [images.encode(picture) for picture in batch]
     if signature in ("from_examples", "classify"):
         name = "examples" if signature == "from_examples" else "inputs"
         return name, _strings([example({"image/encoded": data}) for data in encoded])
@@ -105,12 +106,16 @@ def _strings(values: list[bytes]) -> NDArray[Any]:
 
 
 def _without_images(
-    signature: str, task_inputs: Mapping[str, Any], describe: Callable[[], Mapping[str, Signature]]
+    signature: str,
+    task_inputs: Mapping[str, Any],
+    describe: Callable[[], Mapping[str, Signature]],
+    max_side: int | None,
 ) -> Request:
     if not task_inputs:
         raise UsageError("Got nothing to ask. Give an image, or the task's inputs by name.")
     told = _told(signature, describe)
-    arrays = {name: (_values(name, value, told), len(told[name].shape)) for name, value in task_inputs.items()}
+    values = {name: _values(name, value, told, max_side) for name, value in task_inputs.items()}
+    arrays = {name: (array, len(told[name].shape)) for name, array in values.items()}
     batched = [array.shape[0] for array, rank in arrays.values() if array.ndim == rank]
     count = batched[0] if batched else 1
     inputs = {name: _batched(name, array, rank, count) for name, (array, rank) in arrays.items()}
@@ -129,18 +134,38 @@ def no_signature(signature: str, known: Mapping[str, Signature]) -> str:
     return f"The model has no signature '{signature}', only {', '.join(known)}.{did_you_mean(signature, known)}"
 
 
-def _spread(name: str, value: Any, told: Mapping[str, Tensor], count: int) -> NDArray[Any]:
-    array = _values(name, value, told)
+def reason(signature: str, inputs: Iterable[str], known: Mapping[str, Signature]) -> str | None:
+    """Why a model refused a request, where its signatures tell that better than its own words; else None."""
+    if signature not in known:
+        return no_signature(signature, known)
+    sent, wanted = set(inputs), known[signature].inputs
+    missing = [name for name in wanted if name not in sent]
+    extra = sorted(sent - set(wanted))
+    if extra and any(name in ("image_bytes", "pixels") for name in extra):
+        return (
+            f"The signature '{signature}' takes no images in '{extra[0]}', but {', '.join(wanted) or 'nothing'}. Name "
+            "another signature, or send tensors with Client.call."
+        )
+    if missing:
+        return (
+            f"The signature '{signature}' also wants {', '.join(missing)}. Give what is missing by name: "
+            f"predict(..., {missing[0]}=...), or --input {missing[0]}=... on the command line."
+        )
+    return None
+
+
+def _spread(name: str, value: Any, told: Mapping[str, Tensor], count: int, max_side: int | None) -> NDArray[Any]:
+    array = _values(name, value, told, max_side)
     return _batched(name, array, len(told[name].shape), count)
 
 
-def _values(name: str, value: Any, told: Mapping[str, Tensor]) -> NDArray[Any]:
+def _values(name: str, value: Any, told: Mapping[str, Tensor], max_side: int | None) -> NDArray[Any]:
     if name not in told:
         raise UsageError(f"The model has no input '{name}', only {', '.join(told)}.{did_you_mean(name, told)}")
     dtype = told[name].dtype
     try:
         if dtype == "string":
-            return _text_array(name, value)
+            return _text_array(name, value, max_side)
         return np.asarray(value, dtype=np.dtype("float32" if dtype == "bfloat16" else dtype))
     except (ValueError, TypeError) as error:
         raise UsageError(
@@ -148,18 +173,18 @@ def _values(name: str, value: Any, told: Mapping[str, Tensor]) -> NDArray[Any]:
         ) from error
 
 
-def _text_array(name: str, value: Any) -> NDArray[Any]:
+def _text_array(name: str, value: Any, max_side: int | None) -> NDArray[Any]:
     """Nested lists of strings (of images, for an input of encoded images) as an object array of bytes."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "OSU":
         value = value.tolist()
     if isinstance(value, list | tuple):
-        parts = [_text_array(name, item) for item in value]
+        parts = [_text_array(name, item, max_side) for item in value]
         if len({part.shape for part in parts}) > 1:
             raise ValueError("the lists differ in length")
         return np.stack(parts) if parts else np.empty(0, dtype=object)
     scalar: NDArray[Any] = np.empty((), dtype=object)
     if name.endswith("_bytes"):
-        scalar[()] = images.encode(value)
+        scalar[()] = images.encode(value) if max_side is None else images.shrink(value, max_side)[0]
     elif isinstance(value, str | bytes):
         scalar[()] = value.encode() if isinstance(value, str) else value
     else:

@@ -8,9 +8,12 @@ from urllib.parse import quote, urlsplit
 
 from signatures.errors import UsageError, did_you_mean
 
-__all__ = ["FORMS", "Target", "parse"]
+__all__ = ["FORMS", "LOOPBACK", "Target", "parse"]
 
 FORMS = "BASE, grpc://host:port/model or http[s]://host:port/model (each model with @version or :label)"
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+"""This machine, as targets name it."""
 
 _SCHEMES = ("grpc", "grpcs", "http", "https", "vertex")
 _PORTS = {"grpc": 8500, "grpcs": 8500, "http": 8501, "https": 443}
@@ -45,6 +48,11 @@ class Target:
     def address(self) -> str:
         """`host:port`."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the host is this machine."""
+        return self.host in LOOPBACK
 
     @property
     def url(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -76,6 +77,16 @@ class Call:
     timeout: float
 
 
+_LOST = re.compile(
+    r"connect|resol|socket|handshake|refused|reset|broken pipe|goaway|unreachable|timed out|EOF|name or service|"
+    r"transport|stream removed|keepalive|errno",
+    re.IGNORECASE,
+)
+"""What gRPC and HTTP clients say where nobody answered; all else that is UNAVAILABLE is a server's own word."""
+_REFUSALS = ("INVALID_ARGUMENT", "FAILED_PRECONDITION")
+_TLS = re.compile(r"\bssl|certificate", re.IGNORECASE)
+
+
 class Transport(Protocol):
     """A connection to one model. Safe to use from several threads."""
 
@@ -126,22 +137,39 @@ def explain(target: Target, code: str, detail: str, *, signature: str = "", time
     detail = " ".join(detail.split())
     where = f"{target.scheme}://{target.address}" if target.host else target.text
     if code == "UNAVAILABLE":
-        advice = f"Nothing serves at {where} now: {detail}. Is it running? Start it with: vitrina serve"
+        advice = _unavailable(where, detail)
     elif code == "DEADLINE_EXCEEDED":
-        advice = f"{where} did not answer within {timeout:g} s. Allow more with a longer timeout, or send less at once."
+        advice = (
+            f"{where} did not answer within {round(timeout, 2):g} s. Allow more with a longer timeout, or send less at "
+            "once."
+        )
     elif code == "NOT_FOUND":
         advice = (
             f"{where} has no model '{_named(target)}': {detail}. Check the name after the host, @version and :label."
         )
+    elif code == "UNIMPLEMENTED" and detail.startswith("Conversion of JSON"):
+        advice = f"{where} cannot read an input of '{_named(target)}' as JSON: {detail}. Ask it over gRPC."
     elif code == "UNIMPLEMENTED":
         advice = f"{where} does not speak TF Serving's API: {detail}. Is this the right port (gRPC and REST differ)?"
-    elif code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION"):
+    elif code in _REFUSALS:
+        asked = f" to signature '{signature}'" if signature else ""
         model = f" of '{_named(target)}'" if target.host else ""
-        advice = f"{where} refused the request to signature '{signature}'{model}: {detail}"
+        advice = f"{where} refused the request{asked}{model}: {detail}"
     else:
         advice = f"{where} answered {code}: {detail}"
-    kind = RefusedError if code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION") else TargetError
+    kind = RefusedError if code in _REFUSALS else TargetError
     return kind(code, advice, detail)
+
+
+def _unavailable(where: str, detail: str) -> str:
+    if not _LOST.search(detail) and not _TLS.search(detail):
+        return f"{where} is not available now: {detail.rstrip('.')}. Ask again later, or less at once."
+    if _TLS.search(detail):
+        return (
+            f"No encrypted connection to {where}: {detail.rstrip('.')}. Give the authority that signed the server's "
+            "certificate (ca), and a certificate and key where the server asks for them."
+        )
+    return f"Nothing serves at {where} now: {detail.rstrip('.')}. Is it running? Start it with: vitrina serve"
 
 
 def _named(target: Target) -> str:

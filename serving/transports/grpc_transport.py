@@ -22,7 +22,9 @@ _SERVICE = "/tensorflow.serving.PredictionService/"
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    ("grpc.keepalive_time_ms", 60_000),
+    # Servers hang up on who pings more often than every five minutes while an answer takes its time.
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),  # otherwise a channel refuses to try again for a second
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -47,7 +49,7 @@ class GrpcTransport:
             response = self._predict(request, timeout=call.timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise _told(self._target, error, call.signature, call.timeout) from error
-        return _outputs(response)
+        return _outputs(self._target, response)
 
     def signatures(self, timeout: float) -> dict[str, Signature]:
         """Runs PredictionService.GetModelMetadata."""
@@ -81,7 +83,7 @@ class AsyncGrpcTransport:
             response = await self._predict(request, timeout=call.timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise _told(self._target, error, call.signature, call.timeout) from error
-        return _outputs(response)
+        return _outputs(self._target, response)
 
     async def signatures(self, timeout: float) -> dict[str, Signature]:
         """Runs PredictionService.GetModelMetadata."""
@@ -98,12 +100,16 @@ class AsyncGrpcTransport:
 
 def _channel(api: Any, target: Target, options: Options) -> Any:
     """A channel of `grpc` or `grpc.aio`; encrypted for `grpcs://` or where certificates were given."""
+    arguments: list[tuple[str, Any]] = [*_CHANNEL]
+    if target.is_here:  # a proxy from the environment serves the outside world
+        arguments.append(("grpc.enable_http_proxy", 0))
     if target.scheme == "grpc" and options.tls is None:
-        return api.insecure_channel(target.address, options=_CHANNEL)
+        return api.insecure_channel(target.address, options=arguments)
     tls = options.tls or Tls()
     credentials = grpc.ssl_channel_credentials(_pem(tls.ca), _pem(tls.key), _pem(tls.cert))
-    named = [("grpc.ssl_target_name_override", tls.server_name)] if tls.server_name else []
-    return api.secure_channel(target.address, credentials, options=_CHANNEL + named)
+    if tls.server_name:
+        arguments.append(("grpc.ssl_target_name_override", tls.server_name))
+    return api.secure_channel(target.address, credentials, options=arguments)
 
 
 def _pem(path: str | None) -> bytes | None:
@@ -144,8 +150,11 @@ def _metadata_request(target: Target) -> Any:
     return message("GetModelMetadataRequest", model_spec=_spec(target), metadata_field=["signature_def"])
 
 
-def _outputs(response: Any) -> dict[str, NDArray[Any]]:
-    return {name: tensor_to_array(response.outputs[name]) for name in sorted(response.outputs)}
+def _outputs(target: Target, response: Any) -> dict[str, NDArray[Any]]:
+    try:
+        return {name: tensor_to_array(response.outputs[name]) for name in sorted(response.outputs)}
+    except ValueError as error:
+        raise explain(target, "INTERNAL", f"a tensor that cannot be read: {error}") from error
 
 
 def _signatures(response: Any) -> dict[str, Signature]:

@@ -7,27 +7,28 @@ import base64
 import json
 import ssl
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.targets import Target
+from serving.targets import LOOPBACK, Target
 from serving.transports.base import Call, Options, TargetError, explain, object_array
 from signatures.errors import UsageError
 from signatures.spec import Signature, Tensor
 
 __all__ = ["AsyncHttpTransport", "HttpTransport"]
 
+T = TypeVar("T")
+
 _CODES = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 409: "ABORTED",
-    429: "RESOURCE_EXHAUSTED", 499: "CANCELLED", 501: "UNIMPLEMENTED", 502: "UNAVAILABLE", 503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
+    413: "RESOURCE_EXHAUSTED", 429: "RESOURCE_EXHAUSTED", 499: "CANCELLED", 501: "UNIMPLEMENTED", 502: "UNAVAILABLE",
+    503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
 }  # fmt: skip
 _DTYPES = {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_HALF": "float16"}
-_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
 class HttpTransport:
@@ -40,13 +41,16 @@ class HttpTransport:
 
     def call(self, call: Call) -> dict[str, NDArray[Any]]:
         """Runs POST `:predict` with the columnar `inputs` form."""
+        deadline = time.monotonic() + call.timeout
         known = self._signature(call)
-        answer = self._ask("POST", ":predict", _body(call), call.timeout, call.signature)
-        return _outputs(answer, known)
+        left = max(deadline - time.monotonic(), 0.001)
+        answer = self._ask("POST", ":predict", _body(call), left, call.signature)
+        return _understood(self._target, answer, lambda: _outputs(answer, known))
 
     def signatures(self, timeout: float) -> dict[str, Signature]:
         """Runs GET `/metadata`."""
-        return _signatures(self._ask("GET", "/metadata", None, timeout, ""))
+        answer = self._ask("GET", "/metadata", None, timeout, "")
+        return _understood(self._target, answer, lambda: _signatures(answer))
 
     def close(self) -> None:
         """Closes the pool."""
@@ -86,13 +90,17 @@ class AsyncHttpTransport:
 
     async def call(self, call: Call) -> dict[str, NDArray[Any]]:
         """Runs POST `:predict` with the columnar `inputs` form."""
+        deadline = time.monotonic() + call.timeout
         known = await self._signature(call)
-        answer = await self._ask("POST", ":predict", _body(call), call.timeout, call.signature)
-        return _outputs(answer, known)
+        body = await asyncio.to_thread(_body, call)
+        left = max(deadline - time.monotonic(), 0.001)
+        answer = await self._ask("POST", ":predict", body, left, call.signature)
+        return _understood(self._target, answer, lambda: _outputs(answer, known))
 
     async def signatures(self, timeout: float) -> dict[str, Signature]:
         """Runs GET `/metadata`."""
-        return _signatures(await self._ask("GET", "/metadata", None, timeout, ""))
+        answer = await self._ask("GET", "/metadata", None, timeout, "")
+        return _understood(self._target, answer, lambda: _signatures(answer))
 
     async def close(self) -> None:
         """Closes the pool."""
@@ -123,7 +131,7 @@ def _client_options(options: Options, transport: Any) -> dict[str, Any]:
         "headers": {"content-type": "application/json", **options.headers},
         "verify": verify,
         # A proxy from the environment serves the outside world, never this machine.
-        "mounts": {f"all://{host}": transport(verify=verify) for host in _LOOPBACK},
+        "mounts": {f"all://{host}": transport(verify=verify) for host in LOOPBACK},
     }
 
 
@@ -174,6 +182,14 @@ def _read(target: Target, status: int, data: bytes, signature: str, timeout: flo
     raise explain(target, code, f"HTTP status {status} with {text[:80]!r}", signature=signature, timeout=timeout)
 
 
+def _understood(target: Target, answer: Any, read: Callable[[], T]) -> T:
+    """What an answer says, where it is one of TF Serving's."""
+    try:
+        return read()
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise explain(target, "UNIMPLEMENTED", f"it answered {json.dumps(answer):.80}") from error
+
+
 def _outputs(answer: Mapping[str, Any], known: Signature | None) -> dict[str, NDArray[Any]]:
     outputs = answer["outputs"]
     if not isinstance(outputs, dict) or set(outputs) == {"b64"}:  # a single output is written without its name
@@ -184,16 +200,25 @@ def _outputs(answer: Mapping[str, Any], known: Signature | None) -> dict[str, ND
 
 
 def _array(value: Any, told: Tensor | None) -> NDArray[Any]:
-    shape = _shape(value)
-    flat = list(_flat(value))
-    if not flat and told is not None and len(told.shape) > len(shape):  # [] may be [0] or [0, 5]
-        shape = (0, *(size or 0 for size in told.shape[1:]))
-    if (told is not None and told.dtype == "string") or (flat and isinstance(flat[0], str | dict)):
+    if told is not None and told.dtype != "string":
+        return _numbers(value, told)
+    shape, flat = _shape(value), list(_flat(value))
+    if not flat:
+        return object_array([], _grown(shape, told)) if told is not None else np.zeros(shape, np.float32)
+    if told is not None or isinstance(flat[0], str | dict):
         return object_array([_bytes(item) for item in flat], shape)
-    if told is not None:
-        return np.asarray(flat, dtype="float32" if told.dtype == "bfloat16" else told.dtype).reshape(shape)
     guessed = np.asarray(flat)
     return guessed.astype(np.float32 if guessed.dtype.kind == "f" else guessed.dtype).reshape(shape)
+
+
+def _numbers(value: Any, told: Tensor) -> NDArray[Any]:
+    found = np.asarray(value, dtype="float32" if told.dtype == "bfloat16" else told.dtype)
+    return found if found.size else found.reshape(_grown(found.shape, told))
+
+
+def _grown(shape: tuple[int, ...], told: Tensor) -> tuple[int, ...]:
+    """The whole shape of a tensor without elements; JSON shows its axes up to the first empty one."""
+    return (*shape, *(size or 0 for size in told.shape[len(shape) :])) if len(told.shape) > len(shape) else shape
 
 
 def _shape(value: Any) -> tuple[int, ...]:

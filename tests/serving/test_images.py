@@ -46,7 +46,14 @@ def test_a_pillow_image_is_sent_upright():
 
 @pytest.mark.parametrize(
     "wrong",
-    [RGB.astype(np.float32) / 255, RGB.astype(np.int64), RGB[..., :2], RGB[0, 0], np.zeros((1, 1, 1, 1, 3), np.uint8)],
+    [
+        RGB.astype(np.float32) / 255,
+        RGB.astype(np.int64),
+        RGB[..., :2],
+        RGB[0, 0],
+        RGB[:0],
+        np.zeros((1, 1, 1, 1, 3), np.uint8),
+    ],
 )
 def test_other_arrays_are_refused_with_advice(wrong):
     with pytest.raises(UsageError, match=r"wanted uint8 \[h, w, 3\]"):
@@ -113,3 +120,41 @@ def test_pixels_are_upright_rgb(photos):
     assert images.pixels(images.encode(RGB[..., 0])).shape == (5, 7, 3)
     with pytest.raises(UsageError, match="cannot be read"):
         images.pixels(b"no image")
+
+
+def test_an_image_of_the_caller_stays_as_it_was(photos):
+    opened = Image.open(io.BytesIO(photos[0]))
+    data, _ = images.shrink(opened, 50)
+    assert Image.open(io.BytesIO(data)).size == (50, 33)
+    assert opened.size == (640, 427)
+    assert opened.load() is not None
+
+
+def test_arrays_shrink_without_a_detour_and_become_pixels_as_they_are():
+    data, scale = images.shrink(np.zeros((40, 80, 3), np.uint8), 20)
+    assert Image.open(io.BytesIO(data)).size == (20, 10)
+    assert scale == (4.0, 4.0)
+    np.testing.assert_array_equal(images.pixels(RGB), RGB)
+    np.testing.assert_array_equal(images.pixels(np.dstack([RGB, RGB[..., 0]])), RGB)
+
+
+class _Tensor:
+    """As other libraries' arrays are."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return self._values
+
+
+def test_arrays_of_other_libraries():
+    np.testing.assert_array_equal(_decoded(images.encode(_Tensor(RGB))), RGB)
+    assert images.is_batch(_Tensor(RGB[None]))
+    with pytest.raises(UsageError, match="Got an array of float32"):
+        images.encode(_Tensor(RGB.astype(np.float32)))
+
+
+def test_what_can_be_walked_through_is_streamed():
+    with pytest.raises(UsageError, match=r"Got a generator.* Client\.stream"):
+        images.encode(image for image in (RGB, RGB))
