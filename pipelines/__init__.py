@@ -8,6 +8,7 @@ from typing import Any
 #: Our artifact types -> where each is. Vertex AI knows a type by one dotted name, such as `pipelines.IngestReport`,
 #: by which a container finds its class; so each can be had from here, imported on first use.
 _ARTIFACTS = {
+    "Deployment": "pipelines.components.target_pusher",
     "DataVerdict": "pipelines.components.data_gate",
     "IngestReport": "pipelines.components.image_gen",
     "PeopleCard": "pipelines.components.model_report",

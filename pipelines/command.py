@@ -153,6 +153,11 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     bar.add_argument("--max-latency-ms", type=float, default=None, help="most that 95 %% of single requests may take")
     bar.add_argument("--max-size-mb", type=float, default=None, help="most that the servable's files may take")
     bar.add_argument("--keep", type=int, default=None, help="how many versions stay (default: all)")
+    bar.add_argument(
+        "--push-to", action="append", default=[], metavar="TARGET",
+        help="where a pushed version goes live, too: k8s://NAMESPACE/NAME, "
+        "vertex://projects/P/locations/L/endpoints/E, or exec://PROGRAM, called with the base path and the version",
+    )  # fmt: skip
     how = parser.add_argument_group("running")
     how.add_argument("--no-cache", action="store_true", help="take nothing over from earlier runs")
     how.add_argument(
@@ -209,7 +214,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(json.dumps(_as_json(result), indent=2))
     else:
         _print_result(result, time.monotonic() - started)
-    return 0
+    return int(_not_live(result))
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -222,6 +227,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "preprocessing": preparing.settings(arguments),
         "cache": not arguments.no_cache,
         "slices": tuple(arguments.slices) if arguments.slices else DEFAULTS["slices"],
+        "push_to": tuple(arguments.push_to),
         "beam_args": tuple(arguments.beam_arg),
     }
 
@@ -242,6 +248,7 @@ def _watch(arguments: argparse.Namespace) -> int:
             print(f"stopped: {seen.error}", flush=True)
         else:
             _print_result(seen.result, time.monotonic() - started)
+            failed |= _not_live(seen.result)
         failed |= bool(seen.error)
         started = time.monotonic()
     return int(failed)
@@ -290,7 +297,13 @@ def _submit(arguments: argparse.Namespace) -> int:
 def _as_json(result: RunResult) -> dict[str, Any]:
     paths = {name: str(value) for name, value in vars(result).items() if isinstance(value, Path)}
     components = [vars(component) for component in result.components]
-    return {**vars(result), **paths, "components": components}
+    deployments = [vars(deployed) for deployed in result.deployments]
+    return {**vars(result), **paths, "components": components, "deployments": deployments}
+
+
+def _not_live(result: RunResult) -> bool:
+    """Whether a target refused what was pushed; what served there serves on."""
+    return not all(deployed.live for deployed in result.deployments)
 
 
 def _print_result(result: RunResult, seconds: float) -> None:
@@ -319,6 +332,8 @@ def _print_result(result: RunResult, seconds: float) -> None:
         print(f"blessed and pushed: {result.pushed}")
     else:
         print(f"blessed; the latest version already is this very model: {result.pushed}")
+    for deployed in result.deployments:
+        print(f"{'live on' if deployed.live else 'NOT live on'} {deployed.target}: {deployed.told}")
 
 
 def _show(arguments: argparse.Namespace) -> int:

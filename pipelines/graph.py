@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data import CLASSIFICATION, EVAL, TRAIN, Data, find
+from pipelines.pushers import find as find_pusher
 from pipelines.runners import beam_args
 from pipelines.settings import Settings
 from signatures.errors import UsageError
@@ -41,11 +42,15 @@ def build(settings: Settings, *, started: str, pipeline_root: str | None = None)
         A `tfx.v1.dsl.Pipeline`, on this machine with SQLite metadata below `settings.root`.
 
     Raises:
-        UsageError: The data folder is missing or holds no classes.
+        UsageError: The data folder is missing or holds no classes, or there is no such target to push to.
     """
     from tfx import v1 as tfx
 
     here = pipeline_root is None
+    for target in settings.push_to:
+        kind = find_pusher(target)
+        if here:
+            kind.check(target)
     data = find(settings.data, settings.labels) if here else None
     sqlite = tfx.orchestration.metadata.sqlite_metadata_connection_config
     return tfx.dsl.Pipeline(
@@ -80,6 +85,7 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
     from pipelines.components.model_report import ModelReport
     from pipelines.components.serving_check import ServingCheck
     from pipelines.components.skew_check import SkewCheck
+    from pipelines.components.target_pusher import TargetPusher
     from pipelines.evaluation import eval_config
     from pipelines.examples import measured
     from pipelines.serving_check import Serving
@@ -176,6 +182,12 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
         started=started,
     )
     pusher.add_upstream_node(skew)
+    targets = [
+        TargetPusher(
+            pushed_model=pusher.outputs["pushed_model"], target=target, title=settings.name, started=started
+        ).with_id(f"TargetPusher{number}")
+        for number, target in enumerate(settings.push_to, start=1)
+    ]
     return [
         images,
         usable,
@@ -190,6 +202,7 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
         serving,
         card,
         pusher,
+        *targets,
     ]
 
 

@@ -17,7 +17,7 @@ from pipelines.data.spans import choose
 from pipelines.settings import Schedule, Settings
 from signatures.errors import MissingExtra, VitrinaError
 
-__all__ = ["ComponentRun", "Event", "RunResult", "resolved", "run"]
+__all__ = ["ComponentRun", "Deployed", "Event", "RunResult", "resolved", "run"]
 
 CACHED = "CACHED"
 
@@ -35,6 +35,21 @@ class ComponentRun:
     name: str
     state: str
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """What became of a pushed version on a target of `--push-to`.
+
+    Args:
+        target: The target.
+        live: Whether the version is live there; where it is not, what served before serves on.
+        told: Where it is, or why it is not.
+    """
+
+    target: str
+    live: bool
+    told: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +71,7 @@ class RunResult:
         evaluation: TFMA's folder.
         metadata: The SQLite file.
         log: All that TFX, Beam and TensorFlow said.
+        deployments: What became of it on each target of `push_to`; none where it was not blessed.
     """
 
     blessed: bool
@@ -71,6 +87,7 @@ class RunResult:
     evaluation: Path
     metadata: Path
     log: Path
+    deployments: tuple[Deployed, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,4 +305,15 @@ def _result(settings: Settings, log: Path) -> RunResult:
         evaluation=evaluation,
         metadata=settings.metadata,
         log=log,
+        deployments=tuple(
+            _deployed(item.outputs["deployment"].properties)
+            for name, item in executions.items()
+            if blessed and name.startswith("TargetPusher")
+        ),
     )
+
+
+def _deployed(properties: Mapping[str, Any]) -> Deployed:
+    from pipelines.components.target_pusher import LIVE, TARGET, TOLD
+
+    return Deployed(target=properties[TARGET], live=bool(properties[LIVE]), told=properties[TOLD])

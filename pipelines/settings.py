@@ -162,6 +162,7 @@ class Settings:
         max_latency_ms: The most that the 95th percentile of single requests may take there; None is no limit.
         max_size_mb: The most that the servable's files may take, in millions of bytes; None is no limit.
         keep: How many versions stay below `serving_dir`; None keeps all.
+        push_to: Where a pushed version goes live, too, as `pipelines.pushers.find` takes it.
         cache: Take over the results of earlier runs whose inputs have not changed.
         beam_args: Passed to Beam as they are, such as `--direct_num_workers=4`.
     """
@@ -194,6 +195,7 @@ class Settings:
     max_latency_ms: float | None = None
     max_size_mb: float | None = None
     keep: int | None = None
+    push_to: tuple[str, ...] = ()
     cache: bool = True
     beam_args: tuple[str, ...] = ()
 
@@ -213,7 +215,12 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         """As `from_json` takes it."""
-        return {**asdict(self), "root": str(self.root), "serving_dir": str(self.serving_dir)}
+        return {
+            **asdict(self),
+            "root": str(self.root),
+            "serving_dir": str(self.serving_dir),
+            "preprocessing": self.preprocessing and self.preprocessing.to_json(),
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Settings:
@@ -226,6 +233,7 @@ class Settings:
             **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()},
             **{name: Path(values[name]) for name in ("root", "serving_dir")},
             "schedule": Schedule(**values["schedule"]),
+            "preprocessing": values["preprocessing"] and Preprocessing.from_json(values["preprocessing"]),
         }
         return cls(**read)
 

@@ -151,24 +151,29 @@ def test_lineage_leads_from_the_push_back_to_the_images(line: Line, first: tuple
 def test_unchanged_steps_are_taken_over_and_a_worse_model_is_not_pushed(
     line: Line, first: tuple[RunResult, list[Event]]
 ) -> None:
-    result = line.run(threshold=1.0)
+    result = line.run(threshold=1.0, push_to=["exec:///bin/true"])
     states = {component.name: component.state for component in result.components}
     assert states["ImageGen"] == states["Trainer"] == "CACHED"
     assert states["Evaluator"] == states["BasePathPusher"] == "COMPLETE"
     assert not result.blessed
     assert result.pushed is None
     assert result.failures
+    assert result.deployments == ()
     assert list(base_path.versions(line.base)) == [1]
 
 
 def test_the_latest_blessed_model_is_the_bar(line: Line, first: tuple[RunResult, list[Event]]) -> None:
     before, _ = first
-    result = line.run()
+    result = line.run(push_to=["exec:///bin/echo", "exec:///bin/false"])
     # The same model against itself: as good, so it is blessed, and it is already there.
     assert result.metrics["baseline_accuracy"] == pytest.approx(before.metrics["accuracy"])
     assert result.blessed
     assert not result.new
     assert result.version == 1
+    assert [(deployed.live, deployed.told) for deployed in result.deployments] == [
+        (True, f"{line.base} 1"),
+        (False, "/bin/false ended with 1: it said nothing"),
+    ]
 
 
 def test_images_that_break_the_schema_stop_the_run(line: Line, first: tuple[RunResult, list[Event]]) -> None:

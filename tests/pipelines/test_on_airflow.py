@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,13 @@ def test_the_file_names_the_settings_and_nothing_is_lost(tmp_path: Path, monkeyp
 
 
 def test_settings_survive_json() -> None:
+    from signatures.preprocessing import Preprocessing
+
     settings = Settings(
         data="d", model="m", root=Path("r"), serving_dir=Path("s"), schedule=Schedule(epochs=2), beam_args=("--a=1",)
     )
-    assert Settings.from_json(settings.to_json()) == settings
+    for given in (settings, replace(settings, preprocessing=Preprocessing(processor="options", crop=(8, 8)))):
+        assert Settings.from_json(json.loads(json.dumps(given.to_json()))) == given
 
 
 @pytest.mark.parametrize(
