@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ __all__ = ["Done", "batch", "output_names"]
 PER_PART = 256
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 RECORD_SUFFIXES = (".tfrecord", ".tfrecord.gz", ".tfrecords", ".tfrecords.gz")
+HALF = ".writing"
 POLL = 1.0
 
 Listener = Callable[[int, int], None]
@@ -52,11 +54,12 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What one output file answers: images by path, or one file of TFRecords."""
+    """What one output file answers: images by path, or a file of TFRecords; `newest` is their last change."""
 
     out: str
     images: tuple[str, ...] = ()
     records: str = ""
+    newest: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ class Asking:
 def batch(
     servable: str | Path,
     *,
-    images: str,
+    images: str | Sequence[str],
     out: str,
     batch_size: int = 32,
     per_part: int = PER_PART,
@@ -86,8 +89,8 @@ def batch(
 
     Args:
         servable: A base path or a version of it, or any other target of `serving.client.connect`.
-        images: A pattern such as `photos/**.jpg`, a folder, or TFRecords with `image/encoded` (`*.tfrecord[.gz]`); in a
-            bucket too, where Beam has its file system.
+        images: A pattern such as `photos/**.jpg`, a folder, or TFRecords with `image/encoded` (`*.tfrecord[.gz]`), or
+            several of these; in a bucket too, where Beam has its file system.
         out: The files to write: `answers-*.jsonl`, where `*` becomes `00000-of-00012`; without a `*` it comes before
             the suffix.
         batch_size: Images per call.
@@ -112,8 +115,9 @@ def batch(
     if batch_size < 1 or per_part < 1:
         raise UsageError(f"Got batch size {batch_size} and {per_part} images per part, wanted at least 1 each.")
     asking = Asking(servable=str(servable), batch_size=batch_size, signature=signature, inputs=dict(inputs or {}))
-    parts = _parts(images, out, per_part)
+    parts = _parts([images] if isinstance(images, str) else images, out, per_part)
     _same_settings(out, asking, overwrite=overwrite)
+    _remove_others(out, parts)
     open_parts = [part for part in parts if not _is_done(part)]
     with _progress(parts, on_progress), _failure(), beam.Pipeline(argv=beam_args(beam_options)) as pipeline:
         _ = pipeline | beam.Create(open_parts) | beam.Reshuffle() | beam.ParDo(_do_fn(asking))
@@ -139,38 +143,73 @@ def output_names(out: str, count: int) -> list[str]:
     return [out.replace("*", f"{number:05}-of-{count:05}") for number in range(count)]
 
 
-def _parts(images: str, out: str, per_part: int) -> list[Part]:
-    found = _matching(images)
-    if records := [path for path in found if path.lower().endswith(RECORD_SUFFIXES)]:
+def _parts(images: Sequence[str], out: str, per_part: int) -> list[Part]:
+    found = _matching(images, out)
+    if records := sorted(path for path in found if path.lower().endswith(RECORD_SUFFIXES)):
         names = output_names(out, len(records))
-        return [Part(out=name, records=path) for name, path in zip(names, records, strict=True)]
+        return [Part(out=name, records=path, newest=found[path]) for name, path in zip(names, records, strict=True)]
     # By the name's hash, so that the same names come into the same parts, wherever they are listed.
     ordered = sorted(found, key=lambda path: (zlib.crc32(path.encode()), path))
     groups = [ordered[start : start + per_part] for start in range(0, len(ordered), per_part)]
     names = output_names(out, len(groups))
-    return [Part(out=name, images=tuple(group)) for name, group in zip(names, groups, strict=True)]
+    return [
+        Part(out=name, images=tuple(group), newest=max(found[path] for path in group))
+        for name, group in zip(names, groups, strict=True)
+    ]
 
 
-def _matching(pattern: str) -> list[str]:
+def _matching(patterns: Sequence[str], out: str) -> dict[str, float]:
+    """Every file that is asked about, and when it changed; what is written there itself is none of them."""
     from apache_beam.io.filesystems import FileSystems
 
-    is_folder = "://" not in pattern and Path(pattern).is_dir()
-    wanted = f"{pattern.rstrip('/')}/**" if is_folder else pattern
-    found = [item.path for item in FileSystems.match([wanted])[0].metadata_list]
-    if is_folder:
-        found = [path for path in found if path.lower().endswith((*IMAGE_SUFFIXES, *RECORD_SUFFIXES))]
-    if not found:
-        raise UsageError(
-            f"Nothing fits --in {pattern}. Give a folder with images, or a pattern such as 'photos/**.jpg'."
-        )
-    return sorted(found)
+    own = {*_written(out), _note(out)}
+    found: dict[str, float] = {}
+    for pattern in patterns:
+        is_folder = "://" not in pattern and Path(pattern).is_dir()
+        # A file is meant by its own name, even where that holds a bracket.
+        is_file = "://" not in pattern and Path(pattern).is_file()
+        wanted = f"{_literal(pattern.rstrip('/'))}/**" if is_folder else _literal(pattern) if is_file else pattern
+        items = {item.path: item.last_updated_in_seconds for item in FileSystems.match([wanted])[0].metadata_list}
+        if is_folder:
+            endings = (*IMAGE_SUFFIXES, *RECORD_SUFFIXES)
+            items = {path: time for path, time in items.items() if path.lower().endswith(endings)}
+        items = {path: time for path, time in items.items() if path.removesuffix(HALF) not in own}
+        if not items:
+            raise UsageError(
+                f"Nothing fits --in {pattern}. Give a folder with images, or a pattern such as 'photos/**.jpg'."
+            )
+        found.update(items)
+    return found
+
+
+def _literal(path: str) -> str:
+    """A path as a pattern that means it alone."""
+    return re.sub(r"([*?[])", r"[\1]", path)
+
+
+def _every(out: str) -> str:
+    return out if "*" in out else output_names(out, 1)[0].replace("00000-of-00001", "*")
+
+
+def _written(out: str) -> list[str]:
+    """The files below `out`'s name that a batch has written, whatever their number was."""
+    from apache_beam.io.filesystems import FileSystems
+
+    before, after = _every(out).split("*", 1)
+    name = re.compile(re.escape(before) + r"\d{5,}-of-\d{5,}" + re.escape(after).replace(r"\*", ".*"))
+    found = (item.path for item in FileSystems.match([_every(out)])[0].metadata_list)
+    return [path for path in found if name.fullmatch(path)]
+
+
+def _note(out: str) -> str:
+    return f"{out.replace('*', 'all')}.batch.json"
 
 
 def _same_settings(out: str, asking: Asking, *, overwrite: bool) -> None:
     """Answers of two models are never mixed: what was asked is written down beside them."""
     from apache_beam.io.filesystems import FileSystems
 
-    note = f"{out.replace('*', 'all')}.batch.json"
+    note = _note(out)
     told = json.dumps({**vars(asking), "batch_size": None, "state": _state(asking.servable)}, sort_keys=True)
     if not overwrite and FileSystems.exists(note):
         with FileSystems.open(note) as stream:
@@ -180,10 +219,17 @@ def _same_settings(out: str, asking: Asking, *, overwrite: bool) -> None:
             f"{out} holds answers of another model, signature or input (see {note}). Choose another --out, or give "
             "--overwrite to begin anew."
         )
-    every = out if "*" in out else output_names(out, 1)[0].replace("00000-of-00001", "*")
-    if earlier := [item.path for item in FileSystems.match([every])[0].metadata_list]:
+    if earlier := _written(out):
         FileSystems.delete(earlier)
     _write(note, [told])
+
+
+def _remove_others(out: str, parts: Sequence[Part]) -> None:
+    """Files of an earlier division, as of fewer images, would answer images twice."""
+    from apache_beam.io.filesystems import FileSystems
+
+    if others := sorted({*_written(out)} - {part.out for part in parts}):
+        FileSystems.delete(others)
 
 
 def _state(servable: str) -> str:
@@ -199,10 +245,11 @@ def _state(servable: str) -> str:
 
 
 def _is_done(part: Part) -> bool:
-    """A file is renamed into place when it is whole; it answers the part where it has the same images."""
+    """A file is renamed into place when it is whole; it answers the part where it has the same images, none newer."""
     from apache_beam.io.filesystems import FileSystems
 
-    if not FileSystems.exists(part.out):
+    metadata = FileSystems.match([_literal(part.out)])[0].metadata_list
+    if not metadata or metadata[0].last_updated_in_seconds < part.newest:
         return False
     return bool(part.records) or tuple(line["image"] for line in _lines(part.out)) == part.images
 
@@ -226,7 +273,7 @@ def _write(path: str, lines: Sequence[str]) -> None:
 
     if "://" not in path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    half = f"{path}.writing"
+    half = f"{path}{HALF}"
     with FileSystems.create(half) as stream:
         stream.write("".join(f"{line}\n" for line in lines).encode())
     FileSystems.rename([half], [path])

@@ -8,6 +8,8 @@ import sys
 import time
 from dataclasses import asdict
 
+from signatures.errors import UsageError
+
 HELP = "answer many images on Beam's workers, into JSON lines"
 NEEDS = "pipelines.batch"
 
@@ -16,12 +18,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("servable", metavar="SERVABLE", help="a servable's base path or version, or a served target")
     parser.add_argument(
-        "--in", required=True, dest="images", metavar="PATTERN",
-        help="a folder, a pattern such as 'photos/**.jpg', or TFRecords with image/encoded (*.tfrecord[.gz])",
+        "--in", required=True, nargs="+", dest="images", metavar="PATTERN",
+        help="folders, patterns such as 'photos/**.jpg', or TFRecords with image/encoded (*.tfrecord[.gz])",
     )  # fmt: skip
     parser.add_argument(
-        "--out", required=True, metavar="PATTERN", help="files to write: 'answers-*.jsonl', * is 00000-of-00012"
-    )
+        "--out", required=True, nargs="+", metavar="PATTERN",
+        help="files to write: 'answers-*.jsonl', in quotes, * is 00000-of-00012",
+    )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images per call (default 32)")
     parser.add_argument("--per-part", type=int, default=256, metavar="N", help="images per file (default 256)")
     parser.add_argument("--signature", default="serving_default", metavar="S", help="(default %(default)s)")
@@ -41,11 +44,16 @@ def run(arguments: argparse.Namespace) -> int:
     from pipelines.batch import batch
     from vitrina.verbs.predict import task_input
 
+    if len(arguments.out) > 1:
+        raise UsageError(
+            f"Got {len(arguments.out)} files for --out, but it is one pattern: the shell has filled in its *. "
+            "Put it in quotes: --out 'answers-*.jsonl'"
+        )
     started = time.monotonic()
     done = batch(
         arguments.servable,
         images=arguments.images,
-        out=arguments.out,
+        out=arguments.out[0],
         batch_size=arguments.batch_size,
         per_part=arguments.per_part,
         signature=arguments.signature,
