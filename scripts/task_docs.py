@@ -54,7 +54,7 @@ def document() -> str:
 
 def chapter(task: Task) -> str:
     """One task: what it is for, its tensors, its options."""
-    heads = ", ".join(f"`TF...{head}`" for head in task.heads)
+    heads = ", ".join(f"`TF...{head}`" for head in (*task.heads, *task.also))
     lines = [f"## `{task.name}`", "", task.summary, "", f"Models: {heads}."]
     lines += ["It carries the `classify` signature."] if task.classifies else []
     if task.inputs:

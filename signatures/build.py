@@ -6,12 +6,14 @@ gives the task's outputs. What a bad image would answer is replaced by zeros and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
+from signatures.errors import VitrinaError
 from signatures.model import MEANINGS, Model, Tensors
 from signatures.processor import Decoded, Processor, compile_processor, decode_batch, pixels_batch
 from signatures.spec import CLASSIFY_METHOD, Signature, Tensor
@@ -61,6 +63,7 @@ def build(model: Model, task: Task, options: Mapping[str, Any] | None = None) ->
 
     Raises:
         UsageError: An option does not fit the task or the model, or a processor setting is not known.
+        VitrinaError: TensorFlow cannot trace the model; the message names the op or layer that fails.
     """
     given = dict(options or {})
     max_pixels = int(given.pop("max_pixels", None) or DEFAULT_MAX_PIXELS)
@@ -68,11 +71,46 @@ def build(model: Model, task: Task, options: Mapping[str, Any] | None = None) ->
     processor = compile_processor(model.preprocessing)
     builder = _Builder(model, task, head, processor, max_pixels)
     try:
-        return builder.build()
-    except tf.errors.OperatorNotAllowedInGraphError:
-        # Converting Python to graph code takes ten times as long as tracing, and few models branch on tensors.
-        builder.forward = tf.function(builder._forward)
-        return builder.build()
+        try:
+            return builder.build()
+        except tf.errors.OperatorNotAllowedInGraphError:
+            # Converting Python to graph code takes ten times as long as tracing, and few models branch on tensors.
+            builder.forward = tf.function(builder._forward)
+            return builder.build()
+    except (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
+        raise _untraceable(error, model, processor) from error
+    except tf.errors.OpError as error:
+        raise _untraceable(error, model, processor) from error
+
+
+def _untraceable(error: Exception, model: Model, processor: Processor) -> VitrinaError:
+    """Why a model cannot be put into a graph: the op, where TensorFlow names it, and what it says."""
+    text = str(error)
+    layer = re.search(r"calling layer '([^']*)' \(type (\w+)\)", text)
+    op = re.search(r"= (\w+)\[", text) or re.search(r"\[Op:(\w+)\]", text)
+    # Keras puts a first and a last paragraph around what happened.
+    told = re.sub(r"\s*Call arguments received by.*", "", text.partition("\n\n")[2] if layer else text, flags=re.DOTALL)
+    where = [f"op {op[1]}"] if op else []
+    where += [f"layer {layer[1]} ({layer[2]})"] if layer else []
+    made, wanted = processor.output_size, _wanted_size(model)
+    cure = "Its calls have to work in a tf.function, for batches of any size; --verbose shows the trace."
+    if wanted is not None and None not in made and made != wanted:
+        cure = (
+            f"It is made for images of {wanted[0]}x{wanted[1]}, but they are prepared as {made[0]}x{made[1]} (height x "
+            f"width): correct the image processor's settings, or give --size {wanted[0]}x{wanted[1]}."
+        )
+    return VitrinaError(
+        f"{model.source.model} cannot be exported: {' of '.join(where) or type(error).__name__} in {model.source.cls} "
+        f"says: {' '.join(told.split())[:300]} {cure}"
+    )
+
+
+def _wanted_size(model: Model) -> tuple[int, int] | None:
+    """The height and width of `image_size` in a configuration, where it has one."""
+    size = (model.config.get("vision_config") or model.config).get("image_size")
+    if isinstance(size, int):
+        return size, size
+    return (int(size[0]), int(size[1])) if isinstance(size, (list, tuple)) and len(size) == 2 else None
 
 
 class _Builder:

@@ -147,7 +147,7 @@ def read_labels(labels: str | Sequence[str]) -> tuple[str, ...]:
     """Label names from a sequence, a comma-separated list or a file with a label a line.
 
     Raises:
-        UsageError: There are none, or one is empty or given twice.
+        UsageError: There are none, or one is empty.
     """
     if isinstance(labels, str):
         path = Path(labels)
@@ -162,17 +162,14 @@ def read_labels(labels: str | Sequence[str]) -> tuple[str, ...]:
         names = names[:-1]
     if not names or not all(names):
         raise UsageError(f"Got labels {labels!r}, of which at least one is empty. Give names: --labels a,b,c.")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError(f"Got the label {twice[0]!r} more than once. Give every label one name of its own.")
     return names
 
 
 def _with_labels(
     model: Model, task: Task, labels: tuple[str, ...], options: dict[str, Any]
 ) -> tuple[Model, dict[str, Any]]:
-    """Labels are an option of tasks that take them at export, and otherwise name the model's classes."""
-    if "labels" in task.options:
+    """Labels name the model's classes, or are an option of tasks that take them where it has none."""
+    if "labels" in task.options and not model.labels:
         return model, {**options, "labels": "\n".join([*labels, ""])}
     if model.labels and len(labels) != len(model.labels):
         raise UsageError(

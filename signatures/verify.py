@@ -1,8 +1,9 @@
 """`vitrina verify`: the checkpoint's own processor and pipeline beside the servable, picture by picture.
 
 Three differences per picture: grey levels of 255 before rescaling, the features that the model sees, and the task's
-outputs. They hold where the first is 0, the second at most 1e-6 and the third at most 1e-4 (looser for a
-servable that computes in bfloat16).
+outputs. They hold where the first is 0, the second at most 1e-6 and the third at most 1e-4, of the largest value where
+that is above 1. A servable that computes in bfloat16 is held to 5e-2, and where it answers in words, which are the same
+or are not, to the same words for half of the pictures; the certificate says for how many it was.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ __all__ = ["FEATURES_TOLERANCE", "OUTPUT_TOLERANCE", "Report", "Row", "differenc
 GREY_TOLERANCE = 0
 FEATURES_TOLERANCE = 1e-6
 OUTPUT_TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 5e-2}
+WORDS_AGREEMENT = 0.5
+"""The least share of pictures for which a servable in bfloat16 answers in the same words."""
 PIPELINES = "transformers"
 """The kind of source whose pipelines answer beside the servable; others give raw model outputs."""
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"}
@@ -68,12 +71,15 @@ class Report:
         reference: The class that answered beside it.
         rows: One per picture.
         output_tolerance: The largest difference in the task's outputs that holds.
+        agreement_needed: The least share of pictures with the same best answer that holds, in place of
+            `output_tolerance`; None where that decides.
     """
 
     task: str
     reference: str
     rows: tuple[Row, ...]
     output_tolerance: float
+    agreement_needed: float | None = None
 
     @property
     def holds(self) -> bool:
@@ -83,6 +89,9 @@ class Report:
     @property
     def breach(self) -> str:
         """The first picture that is not, in words; "" where all are."""
+        needed = self.agreement_needed
+        if needed is not None and self.agreement < needed:
+            return f"the best answer is the same for {self.agreement:.0%} of the images, less than {needed:.0%}"
         for row in self.rows:
             fault = self._fault(row)
             if fault:
@@ -119,7 +128,11 @@ class Report:
             "tolerances": {
                 "grey_levels_max": GREY_TOLERANCE,
                 "features_max": FEATURES_TOLERANCE,
-                "output_max": self.output_tolerance,
+                **(
+                    {"output_max": self.output_tolerance}
+                    if self.agreement_needed is None
+                    else {"agreement": self.agreement_needed}
+                ),
             },
             "rows": [dataclasses.asdict(row) for row in self.rows],
         }
@@ -156,7 +169,7 @@ class Report:
         # Written so that NaN is a fault too.
         if not row.features_max <= FEATURES_TOLERANCE:
             return f"differs by {row.features_max:.1e} after preprocessing, more than {FEATURES_TOLERANCE:g}"
-        if not row.output_max <= self.output_tolerance:
+        if self.agreement_needed is None and not row.output_max <= self.output_tolerance:
             return f"differs by {row.output_max:.1e} in its outputs, more than {self.output_tolerance:g}"
         return ""
 
@@ -193,11 +206,13 @@ def verify(
     with quiet_transformers():
         checkpoint = restore(version, card, loaded)
         rows = [_row(name, data, loaded.signatures, checkpoint, task) for name, data in chosen.items()]
+        dtype = str(card.extra.get("dtype", "float32"))
         report = Report(
             task=card.task,
             reference=card.source.cls,
             rows=tuple(rows),
-            output_tolerance=OUTPUT_TOLERANCE[str(card.extra.get("dtype", "float32"))],
+            output_tolerance=OUTPUT_TOLERANCE[dtype],
+            agreement_needed=WORDS_AGREEMENT if task.worded and dtype != "float32" else None,
         )
         if plot is not None:
             name = report.worst.image
@@ -309,6 +324,11 @@ def _distance(got: NDArray[Any], want: NDArray[Any]) -> float:
     return float(np.max(np.abs(got.astype(np.float64) - np.asarray(want, np.float64)), initial=0.0))
 
 
+def _relative(got: NDArray[Any], want: Any) -> float:
+    """The largest difference, as a share of the largest value where that is above 1."""
+    return _distance(got, want) / max(1.0, float(np.max(np.abs(np.asarray(want, np.float64)), initial=0.0)))
+
+
 def _raw_difference(
     model: Any, checkpoint: Checkpoint, features: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> tuple[float, bool]:
@@ -317,8 +337,8 @@ def _raw_difference(
 
     got = model(**{key: tf.constant(value[None]) for key, value in features.items()})
     want = checkpoint.raw(wanted)
-    distance = max(_distance(value.numpy()[0], want[key]) for key, value in got.items())
-    return distance, distance <= OUTPUT_TOLERANCE["float32"]
+    distance = max(_relative(value.numpy()[0], want[key]) for key, value in got.items())
+    return distance, distance <= OUTPUT_TOLERANCE[checkpoint.card.extra.get("dtype", "float32")]
 
 
 def difference(got: Mapping[str, Any], want: Mapping[str, Any]) -> tuple[float, bool]:
@@ -338,7 +358,7 @@ def difference(got: Mapping[str, Any], want: Mapping[str, Any]) -> tuple[float, 
         worst = _label_difference(got, want)
     for name, value in want.items():
         if np.asarray(value).dtype.kind in "fiu":
-            worst = max(worst, _distance(np.asarray(got[name]), value))
+            worst = max(worst, _relative(np.asarray(got[name]), value))
         elif name != "labels" and _texts(got[name]) != _texts(value):
             worst = float("inf")
     best = "labels" not in want or _texts(got["labels"])[:1] == _texts(want["labels"])[:1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from signatures.spec import Card, Source, Tensor
 __all__ = ["ARCHITECTURE", "call", "generation", "restore", "wrap"]
 
 ARCHITECTURE = "model.json"
+KEPT_EXACT = ("__keras_tensor__", "InputLayer", "Rescaling", "Normalization", "Resizing", "CenterCrop")
+"""Inputs, and layers that hold grey levels, of which bfloat16 knows whole ones alone."""
 DEFAULT_TASK = "image-classification"
 
 
@@ -48,7 +51,7 @@ def wrap(
         name: What was asked for, for the card.
         kind: The source's file.
         task: A task name; None for image classification.
-        dtype: `float32`; the model itself decides what it computes in.
+        dtype: `float32` leaves that to the model; `bfloat16` lets its layers compute so over the weights as they are.
         preprocessing: How images become its input; None takes it from the model's own first layers.
         processor: The `preprocessor_config.json` to keep; None writes one that says what `preprocessing` does.
 
@@ -64,8 +67,6 @@ def wrap(
             f"{name} does not say how its images are prepared, and that is never guessed. Give the settings: "
             "--size 224 --resample bilinear --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 (or --rescale 1 for 0..255)."
         )
-    if dtype != "float32":
-        raise UsageError(f"Got --dtype {dtype}, but {name} decides itself what it computes in. Leave --dtype out.")
     import tensorflow as tf
 
     shape = _input_shape(native, made_with, name)
@@ -73,13 +74,17 @@ def wrap(
     first = shape is not None and len(shape) == 4 and shape[1] == 3 and shape[-1] != 3
     preprocessing = dataclasses.replace(preprocessing, data_format="channels_first" if first else "channels_last")
     _check_size(preprocessing, shape, name)
+    files = {PROCESSOR: processor or json.dumps(processor_config(preprocessing), indent=2)}
+    if made_with != "module":
+        # As it was, so that verification shows what another dtype changes.
+        files[ARCHITECTURE] = native.to_json()
+    if dtype != "float32":
+        native = _recast(native, made_with, dtype, name)
+    classifies = (task or DEFAULT_TASK) == DEFAULT_TASK
     module = tf.Module(name="model")
     module.weights = _variables(native, made_with)
     if made_with == "module":
         module.native = native
-    files = {PROCESSOR: processor or json.dumps(processor_config(preprocessing), indent=2)}
-    if made_with != "module":
-        files[ARCHITECTURE] = native.to_json()
     return Model(
         source=Source(model=name, revision=None, cls=f"{type(native).__module__}.{type(native).__name__}", kind=kind),
         task=task or DEFAULT_TASK,
@@ -92,10 +97,53 @@ def wrap(
                 dtype="float32", shape=(None, None, None, 3), meaning="the image as the model takes it"
             )
         },
-        config={"function_to_apply": _function(native, made_with)},
+        config={"function_to_apply": _function(native, made_with, preprocessing)} if classifies else {},
         files=files,
+        dtype=dtype,
         native=native,
     )
+
+
+def _recast(native: Any, made_with: str, dtype: str, name: str) -> Any:
+    """The same model with the same weights, whose layers compute in `dtype`; the last one stays in float32.
+
+    Raises:
+        UsageError: It is no Keras model, or cannot be made anew from its configuration.
+    """
+    if made_with == "module":
+        raise UsageError(f"Got --dtype {dtype}, but {name} is code that computes as it says. Leave --dtype out.")
+    keras: Any = importlib.import_module(made_with)
+    document = json.loads(native.to_json())
+    last = document["config"].get("layers", [None])[-1]
+    before = json.dumps(last)
+    _set_dtype(document, f"mixed_{dtype}")
+    if last is not None:
+        last.clear()
+        last.update(json.loads(before))
+    try:
+        recast = keras.models.model_from_json(json.dumps(document))
+        recast.set_weights(native.get_weights())
+    except (KeyError, TypeError, ValueError) as error:
+        line = " ".join(str(error).split())[:300]
+        raise UsageError(f"{name} cannot be made anew in {dtype}: {line} Leave --dtype out.") from error
+    return recast
+
+
+def _set_dtype(node: Any, policy: str) -> None:
+    """Changes the float32 policies in a model's configuration, in place."""
+    if isinstance(node, dict):
+        config = node.get("config")
+        if node.get("class_name") in KEPT_EXACT:
+            return
+        if isinstance(config, dict) and "dtype" in config:
+            found = config["dtype"]
+            if found == "float32":
+                config["dtype"] = policy
+            elif isinstance(found, dict) and found.get("config", {}).get("name") == "float32":
+                found["config"]["name"] = policy
+        node = list(node.values())
+    for child in node if isinstance(node, list) else []:
+        _set_dtype(child, policy)
 
 
 def call(native: Any, features: Mapping[str, Any]) -> Tensors:
@@ -191,9 +239,43 @@ def _named(outputs: Any, names: list[str]) -> Tensors:
     return {names[0] if len(names) == 1 else "output": outputs}
 
 
-def _function(native: Any, made_with: str) -> str:
-    """`none` where the last layer already gives probabilities, else `softmax`."""
-    last = native.layers[-1] if made_with != "module" and native.layers else None
-    activation = getattr(getattr(last, "activation", None), "__name__", "")
-    is_softmax_layer = type(last).__name__ == "Softmax"
-    return "none" if activation in ("softmax", "sigmoid") or is_softmax_layer else "softmax"
+def _function(native: Any, made_with: str, preprocessing: Preprocessing) -> str:
+    """What makes scores of a model's outputs: `none` where they are probabilities already, else what they lack."""
+    activation = _last_activation(native) if made_with != "module" else ""
+    if activation in ("softmax", "sigmoid"):
+        return "none"
+    tried = _tried(native, preprocessing)
+    if tried is None:
+        return "softmax"
+    if tried.shape[1] == 1:
+        return "none" if activation == "" and tried.min() >= 0 and tried.max() <= 1 else "sigmoid"
+    # Whatever gave them, and however deep within: probabilities of one label each add up to 1.
+    return "none" if tried.min() >= 0 and abs(tried.sum(axis=1) - 1).max() < 1e-3 else "softmax"
+
+
+def _last_activation(native: Any) -> str:
+    """The name of what the last layer does to its output, also of models within models; "" where it is not known."""
+    last = native
+    while getattr(last, "layers", None):
+        last = last.layers[-1]
+    named = getattr(getattr(last, "activation", None), "__name__", "")
+    return "softmax" if type(last).__name__ == "Softmax" else str(named)
+
+
+def _tried(native: Any, preprocessing: Preprocessing) -> Any:
+    """A model's only output for a few pictures of noise, NumPy [b, n]; None where it has no such output."""
+    import numpy as np
+    import tensorflow as tf
+
+    from signatures.processor import compile_processor
+
+    process = compile_processor(preprocessing)
+    noise = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype(np.uint8)
+    try:
+        pixels = tf.stack([process(tf.constant(picture))["pixel_values"] for picture in noise])
+        outputs = list(call(native, {"pixel_values": pixels}).values())
+    except Exception:  # whatever it is, tracing meets it again and says it
+        return None
+    if len(outputs) != 1 or outputs[0].shape.rank != 2:
+        return None
+    return tf.cast(outputs[0], tf.float64).numpy()

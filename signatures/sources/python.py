@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from signatures.errors import UsageError
+from signatures.errors import UsageError, VitrinaError
 from signatures.model import Model
 from signatures.preprocessing import Preprocessing
 from signatures.sources import _keras
@@ -30,12 +30,22 @@ def load(
 
     Raises:
         UsageError: There is no such function, or it does not return a model.
+        VitrinaError: Importing or calling it raised.
     """
     if revision is not None:
         raise UsageError(f"Got --revision {revision}, but {model} is code. Leave --revision out.")
     import tensorflow as tf
 
-    native = _function(model)()
+    function = _function(model)
+    try:
+        native = function()
+    except VitrinaError:
+        raise
+    except Exception as error:  # it is not our code
+        line = " ".join(str(error).split())[:300]
+        raise VitrinaError(
+            f"python:{model} raised {type(error).__name__}: {line} See the trace with --verbose."
+        ) from error
     if _keras.generation(native) == "module" and not isinstance(native, tf.Module):
         raise UsageError(
             f"python:{model} returned a {type(native).__name__}, but it should return a Keras model or a tf.Module."
@@ -57,6 +67,11 @@ def _function(name: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise UsageError(
             f"python:{name} cannot be imported ({error}). Check the names and the current folder."
+        ) from error
+    except Exception as error:  # it is not our code
+        line = " ".join(str(error).split())[:300]
+        raise VitrinaError(
+            f"Importing {module} raised {type(error).__name__}: {line} See the trace with --verbose."
         ) from error
     if not callable(found):
         raise UsageError(

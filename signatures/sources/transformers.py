@@ -34,6 +34,8 @@ SMALL_FILES = (
     "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
 )  # fmt: skip
 
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
 
 HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 """`name` or `owner/name`; whatever else is not there is a folder that is missing."""
@@ -69,7 +71,7 @@ def load(
     architecture = (config.get("architectures") or [""])[0].removeprefix("TF")
     task = task or task_of(architecture, model)
     cls = _tf_class(architecture, task, model)
-    with quiet_transformers():
+    with quiet_transformers(), _images_of_any_size():
         native = _from_pretrained(cls, model, revision, dtype)
         _generate_as_saved(native, files)
     return wrap(
@@ -174,7 +176,8 @@ def wrap(
     return Model(
         source=source,
         task=task,
-        labels=_labels(native.config) if task_has_labels(task) else (),
+        # A model of two towers has no classes; its configuration lists placeholders all the same.
+        labels=_labels(native.config) if task_has_labels(task) and "text_config" not in config else (),
         preprocessing=preprocessing,
         module=module,
         call=functools.partial(call, native),
@@ -235,7 +238,7 @@ def restore(folder: Path, card: Card, weights: Sequence[Any]) -> Any:
     arguments = {}
     if _may_lack_pooler(cls) and not any("pooler" in name for name in stored):
         arguments["add_pooling_layer"] = False
-    with quiet_transformers():
+    with quiet_transformers(), _images_of_any_size():
         native = cls(cls.config_class.from_json_file(folder / CONFIG), **arguments)
         native.build_in_name_scope()
         if (folder / GENERATION).is_file():
@@ -282,10 +285,11 @@ def _tf_class(architecture: str, task: str, model: str) -> Any:
     except ImportError as error:
         raise MissingExtra("transformers", "hub") from error
 
-    heads = TASKS[task].heads
+    heads = (*TASKS[task].heads, *TASKS[task].also)
     stem = re.sub(r"(For[A-Z]\w*|VisionModel|Model)$", "", architecture)
     # A head may be an ending (`ForImageClassification`) or a whole name (`CLIPModel`).
-    candidates = [f"TF{head}" if head.startswith(stem) else f"TF{stem}{head}" for head in heads]
+    candidates = [f"TF{head}" for head in heads if stem and head.startswith(stem)]
+    candidates += [f"TF{stem}{head}" for head in heads if re.match("For|VisionModel$|Model$", head)]
     # A task without heads of its own takes the class that the checkpoint names.
     if not heads or (architecture.endswith(heads) and task_of(architecture, model) == task):
         candidates = [f"TF{architecture}"]
@@ -296,9 +300,11 @@ def _tf_class(architecture: str, task: str, model: str) -> Any:
         if found is not None and hasattr(found, "from_pretrained"):
             return found
     known = [name for name in dir(transformers) if name.startswith("TF") and name.endswith(heads)]
+    named = f" {' or '.join(candidates)}" if candidates else ""
+    meant = did_you_mean(candidates[0], known) if candidates else ""
     raise UsageError(
-        f"{model} is a {architecture}, and transformers has no TensorFlow class {' or '.join(candidates)} for {task}."
-        f"{did_you_mean(candidates[0], known)} Export a model of one of these: {', '.join(sorted(known))}."
+        f"{model} is a {architecture}, and transformers has no TensorFlow class{named} for {task}."
+        f"{meant} Export a model of one of these: {', '.join(sorted(known))}."
     )
 
 
@@ -311,7 +317,13 @@ def _from_pretrained(cls: Any, model: str, revision: str | None, dtype: str) -> 
             if _lacks_only_a_pooler(account) and _may_lack_pooler(cls):
                 # Checkpoints of classifiers have none; without it the body's other outputs are whole.
                 native, account = _load_weights(cls, model, revision, add_pooling_layer=False)
-    except (OSError, ValueError, ImportError, AttributeError, TypeError, tf.errors.OpError) as error:
+    except (OSError, ValueError, ImportError, AttributeError, TypeError, LookupError, tf.errors.OpError) as error:
+        pickled = [name for name in PICKLED if _locate(model, name, revision) is not None]
+        if pickled:
+            raise UsageError(
+                f"{model} has its weights in {pickled[0]} alone, a pickle, which may run code when it is read, so it "
+                "is refused. Give model.safetensors, as save_pretrained writes it with PyTorch, or tf_model.h5."
+            ) from error
         line = " ".join(str(error).split())[:300]
         raise VitrinaError(
             f"{model} cannot be loaded as {cls.__name__}: {line} Give a checkpoint with tf_model.h5 or "
@@ -375,6 +387,31 @@ def _for_inference(config: Any) -> Any:
     if tower.model_type == "blip_vision_model" and not hasattr(tower, "num_channels"):
         tower.num_channels = 3
     return config
+
+
+@contextlib.contextmanager
+def _images_of_any_size() -> Iterator[None]:
+    """Lets transformers make models whose images are oblong, or whose configuration says no size (Cvt).
+
+    It wants one square size, for Keras's own way of saving models, which nothing here uses.
+    """
+    from transformers import TFPreTrainedModel
+
+    usual = TFPreTrainedModel.input_signature
+
+    def either(self: Any) -> dict[str, Any]:
+        import tensorflow as tf
+
+        try:
+            return dict(usual.fget(self))
+        except (TypeError, NotImplementedError):
+            return {"pixel_values": tf.TensorSpec([None, None, None, None], tf.float32, name="pixel_values")}
+
+    TFPreTrainedModel.input_signature = property(either)
+    try:
+        yield
+    finally:
+        TFPreTrainedModel.input_signature = usual
 
 
 @contextlib.contextmanager

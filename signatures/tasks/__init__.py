@@ -90,6 +90,7 @@ class Task:
         name: The name of the transformers pipeline task.
         summary: One line for docs and help.
         heads: Endings of the architecture names that are made for it, such as `ForImageClassification`.
+        also: Further endings, of architectures that do it when it is asked for by name.
         outputs: The outputs of `serving_default` beside `error`; None is an axis that model or request decides.
         fit: Binds the task to a model under the given options; raises UsageError where they do not fit.
         inputs: Further inputs beside `image_bytes`.
@@ -100,6 +101,7 @@ class Task:
             pipeline answers, in the shape of the outputs without batch axis; None compares raw model outputs instead.
         difference: Answer and reference to the largest difference and whether the best answer is the same; None
             compares numbers by value and labels by their scores.
+        worded: Whether it answers in words of its own, which are the same as the reference's or are not.
     """
 
     name: str
@@ -107,12 +109,14 @@ class Task:
     heads: tuple[str, ...]
     outputs: Mapping[str, Tensor]
     fit: Callable[[Model, Mapping[str, Any]], Head]
+    also: tuple[str, ...] = ()
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     options: Mapping[str, Option] = field(default_factory=dict)
     classifies: bool = False
     samples: Callable[[int], dict[str, Any]] = lambda _: {}
     reference: Callable[[Checkpoint, Any, Mapping[str, Any]], dict[str, Any]] | None = None
     difference: Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[float, bool]] | None = None
+    worded: bool = False
 
 
 class UnknownTask(UsageError, LookupError):

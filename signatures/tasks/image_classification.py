@@ -39,7 +39,7 @@ def fit(model: Model, options: Mapping[str, Any]) -> Head:
         raise UsageError(f"Got --function-to-apply {function!r}, but it is one of {', '.join(FUNCTIONS)}. Choose one.")
 
     def postprocess(raw: Tensors, request: Request) -> Tensors:  # noqa: ARG001
-        return best(logits(raw), model.labels, top_k, function)
+        return best(one_per_label(logits(raw), model, function), model.labels, top_k, function)
 
     return Head(
         outputs={
@@ -61,6 +61,33 @@ def logits(raw: Tensors) -> Any:
             "Call that one `logits`."
         )
     return next(iter(raw.values()))
+
+
+def one_per_label(scores: Any, model: Model, function: str) -> Any:
+    """Scores [b, n] of a model's n labels.
+
+    A binary classifier of Keras has one score for its two labels: of the second, and the first is what is left.
+
+    Raises:
+        UsageError: There are not as many scores as labels.
+    """
+    import tensorflow as tf
+
+    if scores.shape.rank != 2:
+        raise UsageError(
+            f"{model.source.model} gives scores of {scores.shape.rank} axes, but image-classification wants 2: a score "
+            "per image and label. Choose another --task."
+        )
+    count, wanted = scores.shape[1], len(model.labels)
+    if count == 1 and wanted == 2 and function != "softmax":
+        # sigmoid(-x) is 1 - sigmoid(x).
+        return tf.concat([-scores if function == "sigmoid" else 1 - scores, scores], axis=1)
+    if count not in (None, wanted):
+        raise UsageError(
+            f"{model.source.model} gives {count} scores, but there are {wanted} labels. Give a label per score: "
+            "--labels a,b,c or a file with a label a line."
+        )
+    return scores
 
 
 def _pipeline_function(model: Model) -> str:

@@ -1,20 +1,24 @@
 """`image-segmentation`: what every pixel of an image belongs to, as a PNG of the source's size.
 
-Semantic segmentation so far: the scores of every class are brought to the source's size bilinearly (half-pixel
-centres, as `torch.nn.functional.interpolate(align_corners=False)` in the processors'
-`post_process_semantic_segmentation`) and the best class of each pixel is its id.
+Semantic segmentation: the scores of every class are brought to the source's size bilinearly (half-pixel centres, as
+`torch.nn.functional.interpolate(align_corners=False)` in the processors' `post_process_semantic_segmentation`) and the
+best class of each pixel is its id. The classes are the model's own, or with GroupViT labels in free words, whose id is
+their place in the list.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from signatures import zero_shot, zero_shot_segmentation
 from signatures.errors import UsageError
 from signatures.model import Model, Tensors
 from signatures.spec import Tensor
 from signatures.tasks import Head, Option, Request, Task
+from signatures.tasks.image_classification import logits
 
 if TYPE_CHECKING:
     from signatures.checkpoint import Checkpoint
@@ -33,66 +37,101 @@ def fit(model: Model, options: Mapping[str, Any]) -> Head:
     Raises:
         UsageError: The model has no labels, or an option is for another kind of segmentation.
     """
-    if not model.labels:
-        raise UsageError(f"{model.source.model} names no labels, but image-segmentation wants one per class.")
     if options["subtask"] not in (None, "semantic"):
         raise UsageError(
             f"Got --subtask {options['subtask']}, but {model.source.cls} does semantic segmentation alone. "
             "Leave --subtask out."
         )
     for name in THRESHOLDS:
-        if options[name] is not None:
-            raise UsageError(
-                f"Got --{name.replace('_', '-')}, which is for instance and panoptic segmentation, but "
-                f"{model.source.cls} does semantic segmentation. Leave it out."
-            )
+        if options[name] is not None and not 0 <= options[name] <= 1:
+            raise UsageError(f"Got --{name.replace('_', '-')} {options[name]}, but it is a share. Give 0 to 1.")
+    if zero_shot_segmentation.fits(model):
+        prompt = zero_shot.PROMPT if options["prompt"] is None else options["prompt"]
+        return zero_shot_segmentation.head(model, prompt, options["labels"], TASK.outputs, segments)
+    if options["prompt"] is not None:
+        raise UsageError(
+            f"Got --prompt, which is for labels in free words, but {model.source.cls} has classes of its own. "
+            "Leave it out."
+        )
+    labels = model.labels if options["labels"] is None else tuple(options["labels"].split("\n")[:-1])
+    if not labels:
+        raise UsageError(
+            f"{model.source.model} names no labels, but image-segmentation wants one per class. Pass --labels a,b,c."
+        )
 
     def postprocess(raw: Tensors, request: Request) -> Tensors:
-        return segments(raw["logits"], request.sizes, model.labels)
+        import tensorflow as tf
 
-    return Head(outputs=TASK.outputs, postprocess=postprocess, options={"subtask": "semantic"})
+        scores = logits(raw)
+        if scores.shape.rank != 4:
+            raise UsageError(
+                f"{model.source.model} gives scores of {scores.shape.rank} axes, but image-segmentation wants 4: "
+                "a score per image, class, row and column. Choose another --task."
+            )
+        if model.preprocessing.data_format == "channels_last":
+            scores = tf.transpose(scores, [0, 3, 1, 2])
+        if scores.shape[1] not in (None, len(labels)):
+            raise UsageError(
+                f"{model.source.model} has {scores.shape[1]} classes, but {len(labels)} labels. Give one per class."
+            )
+        return segments(scores, request.sizes, tf.constant(labels))
+
+    return Head(outputs=TASK.outputs, postprocess=postprocess, options={"subtask": "semantic"}, labels=labels)
 
 
-def segments(logits: Any, sizes: Any, labels: tuple[str, ...]) -> Tensors:
+def segments(scores: Any, sizes: Any, labels: Any) -> Tensors:
     """The task's outputs from the scores of every class.
 
     Args:
-        logits: float32 [b, n, h, w].
+        scores: float32 [b, n, h, w].
         sizes: int32 [b, 2], source height and width.
-        labels: n names in id order.
+        labels: string [n] or [b, n], names in id order.
 
     Returns:
         As `TASK.outputs` says.
     """
     import tensorflow as tf
 
-    wide = tf.uint8 if len(labels) <= 256 else tf.uint16
+    scores = tf.cast(scores, tf.float32)
+    batch, count = tf.unstack(tf.shape(scores)[:2])
 
     def one(item: tuple[Any, Any]) -> tuple[Any, Any]:
         scores, size = item
         classes = best_class(tf.transpose(scores, [1, 2, 0]), tf.maximum(size, 1))
-        pixels = tf.math.bincount(classes, minlength=len(labels), maxlength=len(labels))
+        pixels = tf.math.bincount(classes, minlength=count, maxlength=count)
         areas = tf.cast(pixels, tf.float64) / tf.cast(tf.size(classes), tf.float64)
-        return tf.io.encode_png(tf.cast(classes, wide)[:, :, None]), tf.cast(areas, tf.float32)
+        return mask(classes, count), tf.cast(areas, tf.float32)
 
     masks, areas = tf.map_fn(
         one,
-        (logits, sizes),
-        fn_output_signature=(tf.TensorSpec([], tf.string), tf.TensorSpec([len(labels)], tf.float32)),
+        (scores, sizes),
+        fn_output_signature=(tf.TensorSpec([], tf.string), tf.TensorSpec([labels.shape[-1]], tf.float32)),
         parallel_iterations=1,
     )
-    present = areas > 0
-    ids = tf.ragged.boolean_mask(tf.tile(tf.range(len(labels))[None], [tf.shape(areas)[0], 1]), present)
+    ids = tf.ragged.boolean_mask(tf.tile(tf.range(count)[None], [batch, 1]), areas > 0)
     ids = ids.to_tensor(default_value=-1)
     found = ids >= 0
     known = tf.maximum(ids, 0)
+    named = tf.gather(tf.broadcast_to(labels, [batch, count]), known, batch_dims=1)
     return {
         "mask_bytes": masks,
         "segment_ids": ids,
-        "segment_labels": tf.where(found, tf.gather(tf.constant(labels), known), ""),
+        "segment_labels": tf.where(found, named, ""),
         "segment_scores": tf.cast(found, tf.float32),
         "segment_areas": tf.where(found, tf.gather(areas, known, batch_dims=1), 0.0),
     }
+
+
+def mask(ids: Any, count: Any) -> Any:
+    """A picture of ids, int32 [h, w], as PNG: of 8 bits where there are up to 256 ids, else of 16."""
+    import tensorflow as tf
+
+    pixels = ids[:, :, None]
+    return tf.cond(
+        count <= 256,
+        lambda: tf.io.encode_png(tf.cast(pixels, tf.uint8)),
+        lambda: tf.io.encode_png(tf.cast(pixels, tf.uint16)),
+    )
 
 
 def best_class(scores: Any, size: Any) -> Any:
@@ -140,7 +179,7 @@ def _neighbours(before: Any, after: Any) -> tuple[Any, Any, Any]:
     return first, tf.minimum(first + 1, before - 1), centre - tf.cast(first, tf.float32)
 
 
-def reference(checkpoint: Checkpoint, image: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+def reference(checkpoint: Checkpoint, image: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The classes by NumPy: transformers' pipeline for this task knows no TensorFlow, and its resizing needs PyTorch.
 
     Returns:
@@ -148,7 +187,11 @@ def reference(checkpoint: Checkpoint, image: Any, inputs: Mapping[str, Any]) -> 
     """
     import numpy as np
 
-    scores = checkpoint.raw(checkpoint.features(image))["logits"].astype(np.float64)
+    features = checkpoint.features(image)
+    if zero_shot_segmentation.fits(checkpoint.native):
+        scores = zero_shot_segmentation.reference(checkpoint, features, zero_shot.asked_labels(checkpoint, inputs))
+    else:
+        scores = checkpoint.raw(features)["logits"].astype(np.float64)
     for axis, after in ((1, image.height), (2, image.width)):
         before = scores.shape[axis]
         centre = np.maximum((np.arange(after) + 0.5) * before / after - 0.5, 0)
@@ -182,6 +225,7 @@ TASK = Task(
     name="image-segmentation",
     summary="What every pixel of an image belongs to.",
     heads=("ForSemanticSegmentation",),
+    also=("GroupViTModel",),
     outputs={
         "mask_bytes": Tensor(
             dtype="string", shape=(None,), meaning="PNG of segment ids at the source's size (8-bit up to 256, else 16)"
@@ -195,19 +239,41 @@ TASK = Task(
             dtype="float32", shape=(None, None), meaning="the share of the image's pixels that is theirs, then 0"
         ),
     },
+    inputs={
+        "candidate_labels": dataclasses.replace(
+            zero_shot.CANDIDATE_LABELS,
+            meaning="labels to choose from, per image, where the model reads them (GroupViT) and none are fixed; "
+            'their places are the ids; "" fills up a batch',
+        )
+    },
     fit=fit,
     options={
         "subtask": Option(
             kind=str, default=None, meaning="semantic, instance or panoptic (default: what the model does)"
         ),
-        "threshold": Option(kind=float, default=None, meaning="least score of a segment (instance and panoptic)"),
+        "threshold": Option(
+            kind=float,
+            default=None,
+            meaning="least score of a segment (not semantic, which has none)",
+        ),
         "mask_threshold": Option(
-            kind=float, default=None, meaning="least score of a mask's pixel (instance and panoptic)"
+            kind=float,
+            default=None,
+            meaning="least score of a mask's pixel (not semantic)",
         ),
         "overlap_mask_area_threshold": Option(
-            kind=float, default=None, meaning="least share of a mask that no other mask covers (instance and panoptic)"
+            kind=float,
+            default=None,
+            meaning="least share of a mask that no other covers (not semantic)",
+        ),
+        "labels": zero_shot.OPTIONS["labels"],
+        "prompt": Option(
+            kind=str,
+            default=None,
+            meaning=f"with GroupViT: {zero_shot.OPTIONS['prompt'].meaning} (default {zero_shot.PROMPT})",
         ),
     },
+    samples=zero_shot.samples,
     reference=reference,
     difference=difference,
 )

@@ -124,4 +124,5 @@ TASK = Task(
     },
     reference=reference,
     difference=difference,
+    worded=True,
 )

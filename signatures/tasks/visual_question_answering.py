@@ -145,4 +145,5 @@ TASK = Task(
     samples=samples,
     reference=reference,
     difference=difference,
+    worded=True,
 )

@@ -77,7 +77,9 @@ def ask(loaded: Any, signature: str = "serving_default", **inputs: Any) -> dict[
     return {name: value.numpy() for name, value in answer.items()}
 
 
-def bound(checkpoint: Path, **options: Any) -> Callable[..., dict[str, np.ndarray[Any, Any]]]:
+def bound(
+    checkpoint: Path, task_name: str | None = None, **options: Any
+) -> Callable[..., dict[str, np.ndarray[Any, Any]]]:
     """A task bound to a checkpoint, as one graph from PIL images on: quicker than an export."""
     import tensorflow as tf
     from transformers import AutoImageProcessor
@@ -85,7 +87,7 @@ def bound(checkpoint: Path, **options: Any) -> Callable[..., dict[str, np.ndarra
     from signatures import sources
     from signatures.tasks import TASKS, Request, settle
 
-    model = sources.load(str(checkpoint))
+    model = sources.load(str(checkpoint), task=task_name)
     task = TASKS[model.task]
     head = task.fit(model, settle(task, options))
     processor = AutoImageProcessor.from_pretrained(checkpoint, use_fast=False)
@@ -317,6 +319,7 @@ def save_zero_shot_blip(folder: Path) -> Path:
 
 
 def save_groupvit(folder: Path) -> Path:
+    import tensorflow as tf
     from transformers import GroupViTConfig, TFGroupViTModel
 
     seed()
@@ -337,7 +340,17 @@ def save_groupvit(folder: Path) -> Path:
     )  # fmt: skip
     tokenizer.save_pretrained(folder)
     save_image_processor(folder)
-    return save(TFGroupViTModel(config), folder, gain=3.0)
+    model = spread(TFGroupViTModel(config), 3.0)
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        if "group_token" in weight.name:  # They begin as zeros, and all groups would be alike.
+            weight.assign(rng.normal(size=weight.shape))
+    # What all groups have in common hides in which of them differ, so it is taken off.
+    main = model.groupvit
+    pixels = rng.normal(size=(4, 3, SIZE, SIZE)).astype(np.float32)
+    common = model.get_image_features(tf.constant(pixels)).numpy().mean(0)
+    main.visual_projection[-1].bias.assign_sub(common)
+    return save(model, folder)
 
 
 def save_dual_encoder(folder: Path) -> Path:

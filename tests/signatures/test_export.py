@@ -150,11 +150,25 @@ def test_labels_come_from_a_list_a_sequence_or_a_file(tmp_path: Path, loaded: An
     assert read_labels(str(file)) == ("a cat, sitting", "hund")
     assert read_labels("a, b,c") == ("a", "b", "c")
     assert read_labels(["x", "y"]) == ("x", "y")
-    for wrong in ("", "a,,b", "a,b,a"):
+    assert read_labels("crane,owl,crane") == ("crane", "owl", "crane"), "ImageNet has two cranes"
+    for wrong in ("", "a,,b"):
         with pytest.raises(UsageError):
             read_labels(wrong)
     with pytest.raises(UsageError, match=r"Got 2 labels, but .* has 12 classes"):
         write(loaded, tmp_path / "new", labels="a,b")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_model_of_another_size_than_its_images_is_refused_by_its_op(loaded: Any, tmp_path: Path) -> None:
+    larger = dataclasses.replace(
+        loaded.preprocessing, resize=dataclasses.replace(loaded.preprocessing.resize, width=48)
+    )
+    with pytest.raises(VitrinaError) as caught:
+        write(dataclasses.replace(loaded, preprocessing=larger), tmp_path / "new", verify=False)
+    told = str(caught.value)
+    assert "cannot be exported: op AddV2 of layer embeddings (TFViTEmbeddings) in TFViTForImageClassification" in told
+    assert "made for images of 32x32, but they are prepared as 32x48" in told
+    assert "\n" not in told
     assert not (tmp_path / "new").exists()
 
 

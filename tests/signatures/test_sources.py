@@ -83,6 +83,42 @@ def test_bfloat16_computes_in_bfloat16_over_float32_weights(tiny_vit: Path) -> N
     assert tf_keras.mixed_precision.global_policy().name == "float32"
 
 
+def test_oblong_images_and_configurations_without_a_size(tmp_path: Path) -> None:
+    """transformers itself cannot make such models: it wants one size, for a way of saving that nothing here uses."""
+    from transformers import (
+        ConvNextImageProcessor,
+        CvtConfig,
+        TFCvtForImageClassification,
+        TFViTForImageClassification,
+        ViTConfig,
+        ViTImageProcessor,
+    )
+
+    from signatures.sources.transformers import _images_of_any_size
+
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    cvt = CvtConfig(embed_dim=[4, 4, 8], num_heads=[1, 1, 2], depth=[1, 2, 3])
+    with pytest.raises(NotImplementedError):
+        TFCvtForImageClassification(cvt)
+    with _images_of_any_size():
+        made = [
+            (TFViTForImageClassification(ViTConfig(**small, image_size=[16, 24], patch_size=8)), ViTImageProcessor()),
+            (TFCvtForImageClassification(cvt), ConvNextImageProcessor()),
+        ]
+        for native, processor in made:
+            native.build_in_name_scope()
+            folder = tmp_path / type(native).__name__
+            native.save_pretrained(folder, safe_serialization=True)
+            processor.save_pretrained(folder)
+            native.name_of_folder = folder
+    for native, _ in made:
+        loaded = sources.load(str(native.name_of_folder)).native
+        for ours, theirs in zip(loaded.weights, native.weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    pixels = np.zeros((1, 3, 16, 24), np.float32)
+    assert sources.load(str(tmp_path / "TFViTForImageClassification")).call({"pixel_values": pixels})["logits"].shape
+
+
 def test_weights_of_tensorflow_in_one_file_and_in_shards(tiny_vit: Path, copied: Path) -> None:
     native = sources.load(str(tiny_vit)).native
     (copied / "model.safetensors").unlink()
@@ -142,6 +178,13 @@ def test_weights_that_are_not_there_are_never_random(copied: Path) -> None:
         sources.load(str(copied))
     (copied / "model.safetensors").unlink()
     with pytest.raises(VitrinaError, match=r"cannot be loaded.*tf_model.h5 or model.safetensors"):
+        sources.load(str(copied))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
+def test_pickled_weights_are_refused(copied: Path, name: str) -> None:
+    (copied / "model.safetensors").rename(copied / name)
+    with pytest.raises(UsageError, match=rf"weights in {name} alone, a pickle.*Give model\.safetensors"):
         sources.load(str(copied))
 
 
@@ -223,6 +266,62 @@ def test_a_model_that_resizes_itself_needs_no_options(keras_name: str, tmp_path:
         sources.load(str(tmp_path / "silent.keras"))
 
 
+@pytest.mark.parametrize("keras_name", ["keras", "tf_keras"])
+def test_what_makes_scores_is_seen_wherever_it_is(keras_name: str) -> None:
+    """By the outputs, so that probabilities from deep within or from an unknown layer are not taken for logits."""
+    import importlib
+
+    from signatures.sources._keras import wrap
+
+    keras = importlib.import_module(keras_name)
+    layers = keras.layers
+    inner = keras.Sequential([layers.InputLayer((8, 8, 3)), layers.Flatten(), layers.Dense(3, activation="softmax")])
+    body = [layers.InputLayer((8, 8, 3)), layers.Flatten()]
+    models = {
+        "nested": (keras.Sequential([layers.InputLayer((8, 8, 3)), inner]), "none"),
+        "after": (keras.Sequential([*body, layers.Dense(3), layers.Softmax()]), "none"),
+        "logits": (keras.Sequential([*body, layers.Dense(3)]), "softmax"),
+        "labels that exclude nothing": (keras.Sequential([*body, layers.Dense(3, activation="sigmoid")]), "none"),
+        "binary": (keras.Sequential([*body, layers.Dense(1, activation="sigmoid")]), "none"),
+        "binary logits": (keras.Sequential([*body, layers.Dense(1)]), "sigmoid"),
+    }
+    for name, (native, function) in models.items():
+        model = wrap(native, name=name, kind="keras", task=None, dtype="float32", preprocessing=from_options(size=8))
+        assert model.config == {"function_to_apply": function}, name
+
+
+@pytest.mark.parametrize("keras_name", ["keras", "tf_keras"])
+def test_bfloat16_of_keras(keras_name: str) -> None:
+    """Its layers compute so over the same weights; what holds grey levels and the last layer do not."""
+    import importlib
+
+    import tensorflow as tf
+
+    from signatures.sources._keras import ARCHITECTURE, wrap
+
+    keras = importlib.import_module(keras_name)
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    scaled = keras.layers.Rescaling(1 / 255)(image)
+    middle = keras.layers.Conv2D(4, 3, activation="relu", name="middle")(scaled)
+    native = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(middle)))
+    kept = {"name": "m", "kind": "keras", "task": None, "preprocessing": from_options(size=8, rescale=1.0)}
+    model = wrap(native, dtype="bfloat16", **kept)
+    plain = wrap(native, dtype="float32", **kept)
+    assert model.dtype == "bfloat16"
+    assert model.files[ARCHITECTURE] == plain.files[ARCHITECTURE], "verification is against the model as it was"
+    computed = {layer.name: layer.compute_dtype for layer in model.native.layers}
+    assert computed["middle"] == "bfloat16"
+    assert [layer.compute_dtype for layer in model.native.layers][1::3][0] == "float32"
+    assert model.native.layers[-1].compute_dtype == "float32"
+    assert {variable.dtype for variable in model.module.variables} == {tf.float32}
+    images = {"pixel_values": tf.constant(np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)), tf.float32)}
+    (got,), (want,) = model.call(images).values(), plain.call(images).values()
+    assert got.dtype == tf.float32
+    distance = np.abs(np.asarray(got) - np.asarray(want)).max()
+    assert 0 < distance < 0.02
+
+
 def test_keras_files_that_are_not_are_said(tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_text("no")
     with pytest.raises(UsageError, match=r"is not a \.keras file"):
@@ -246,7 +345,9 @@ def test_functions_that_return_a_model(tmp_path: Path, monkeypatch: pytest.Monke
         "        return {'logits': tf.reduce_mean(pixels, [1, 2]) @ self.weight}\n"
         "def make():\n    return Mean()\n"
         "def number():\n    return 3\n"
+        "def broken():\n    raise RuntimeError('no\\nweights')\n"
     )
+    (tmp_path / "no_module_of_this_test.py").write_text("1 / 0\n")
     monkeypatch.chdir(tmp_path)
     model = sources.load("python:factory_of_this_test:make", preprocessing=from_options(size=4))
     raw = model.call({"pixel_values": tf.ones([1, 4, 4, 3])})
@@ -259,3 +360,10 @@ def test_functions_that_return_a_model(tmp_path: Path, monkeypatch: pytest.Monke
     ]:
         with pytest.raises(UsageError, match=says):
             sources.load(f"python:{name}", preprocessing=from_options(size=4))
+    for name, says in [
+        ("factory_of_this_test:broken", "raised RuntimeError: no weights See the trace"),
+        ("no_module_of_this_test:make", "Importing no_module_of_this_test raised ZeroDivisionError"),
+    ]:
+        with pytest.raises(VitrinaError, match=says) as caught:
+            sources.load(f"python:{name}", preprocessing=from_options(size=4))
+        assert caught.value.exit_code == 1

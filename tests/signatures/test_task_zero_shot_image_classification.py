@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from signatures import zero_shot
 from signatures.errors import UsageError
 from signatures.spec import Card
 from signatures.tasks import zero_shot_image_classification as task
@@ -99,6 +100,7 @@ def test_labels_frozen_at_export(clip: Path, frozen: Any) -> None:
     assert set(loaded.signatures["serving_default"].structured_input_signature[1]) == {"image_bytes"}
     card = Card.read(version)
     assert card.options == {"labels": LABELS, "prompt": PROMPT}
+    assert card.labels == tuple(LABELS)
     assert card.signatures["serving_default"].outputs["labels"].shape == (None, len(LABELS))
 
 
@@ -121,13 +123,22 @@ def test_a_label_that_is_too_long_leaves_its_neighbours_alone(clip: Path, tmp_pa
 
 
 def test_a_prompt_needs_a_place_for_the_label(clip: Path) -> None:
-    with pytest.raises(UsageError, match="for the label"):
-        checkpoints.bound(clip, labels="a", prompt="a photo")
+    for prompt in ("a photo", "{} and {}", "a {kind} {}"):
+        with pytest.raises(UsageError, match="for the label"):
+            checkpoints.bound(clip, labels="a", prompt=prompt)
+
+
+def test_a_label_that_is_too_long_cannot_be_fixed(clip: Path) -> None:
+    with pytest.raises(UsageError, match=r"reads 77. Shorten the labels.*'x{100}'"):
+        checkpoints.bound(clip, labels=f"a,{'x' * 100}")
 
 
 def test_one_label_is_a_list_too() -> None:
-    assert task.read("a,b") == ("a", "b")
-    assert task.read("a, b\n") == ("a, b",)
+    assert zero_shot.read("a,b") == ("a", "b")
+    assert zero_shot.read("a, b\n") == ("a, b",)
+    for wrong, says in ((" ,", "without a label"), ("a,b,a", "'a' more than once")):
+        with pytest.raises(UsageError, match=says):
+            zero_shot.read(wrong)
 
 
 def test_no_labels_at_all_is_no_score() -> None:

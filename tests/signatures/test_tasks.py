@@ -78,6 +78,25 @@ def test_options_are_checked_against_the_model() -> None:
         TASK.fit(classifier(0), settle(TASK, {}))
 
 
+def test_there_is_a_score_for_every_label() -> None:
+    """But a binary classifier's only one is of its second label, and the first gets what is left."""
+    import tensorflow as tf
+
+    binary = SimpleNamespace(
+        labels=("cat", "dog"), config={"function_to_apply": "none"}, source=SimpleNamespace(model="a model")
+    )
+    head = TASK.fit(binary, settle(TASK, {}))
+    answer = head.postprocess({"output": tf.constant([[0.75], [0.25]])}, None)
+    assert answer["labels"].numpy().tolist() == [[b"dog", b"cat"], [b"cat", b"dog"]]
+    assert answer["scores"].numpy().tolist() == [[0.75, 0.25], [0.75, 0.25]]
+    head = TASK.fit(binary, settle(TASK, {"function_to_apply": "sigmoid"}))
+    scores = head.postprocess({"output": tf.constant([[2.0]])}, None)["scores"].numpy()
+    np.testing.assert_allclose(scores, [[1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2))]], atol=1e-6)
+    for shape, says in (((1, 3), "gives 3 scores, but there are 2 labels"), ((1, 2, 2), "scores of 3 axes")):
+        with pytest.raises(UsageError, match=says):
+            head.postprocess({"output": tf.zeros(shape)}, None)
+
+
 def test_equal_scores_keep_the_order_of_their_ids() -> None:
     import tensorflow as tf
 
