@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from signatures.checkpoint import Checkpoint
 
 __all__ = [
-    "CANDIDATE_LABELS", "OPTIONS", "PROMPT", "Sentences", "asked_labels", "logit_scale", "normalized", "places_of",
-    "read", "samples", "vectors",
+    "CANDIDATE_LABELS", "OPTIONS", "PROMPT", "Sentences", "asked_labels", "listed", "logit_scale", "normalized",
+    "places_of", "read", "samples", "vectors",
 ]  # fmt: skip
 
 PROMPT = "This is a photo of {}."
@@ -42,19 +42,24 @@ OPTIONS: Mapping[str, Option] = {
 }
 
 
+def listed(labels: str) -> tuple[str, ...]:
+    """The labels of an option: a label a line, or separated by commas on one line."""
+    return tuple(label.strip() for label in labels.split("\n" if "\n" in labels else ",") if label.strip())
+
+
 def read(labels: str) -> tuple[str, ...]:
-    """The labels of the option: a label a line, or separated by commas on one line.
+    """As `listed`, of labels that are told apart by their words.
 
     Raises:
         UsageError: There is none, or one is given twice.
     """
-    listed = tuple(label.strip() for label in labels.split("\n" if "\n" in labels else ",") if label.strip())
-    if not listed:
+    names = listed(labels)
+    if not names:
         raise UsageError("Got --labels without a label, but an image must fit something. Give --labels a,b,c.")
-    twice = next((label for label in listed if listed.count(label) > 1), None)
+    twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"Got the label {twice!r} more than once. Give every label one name of its own.")
-    return listed
+    return names
 
 
 def _embedded(prompt: str, label: str) -> str:

@@ -53,7 +53,7 @@ def fit(model: Model, options: Mapping[str, Any]) -> Head:
             f"Got --prompt, which is for labels in free words, but {model.source.cls} has classes of its own. "
             "Leave it out."
         )
-    labels = model.labels if options["labels"] is None else tuple(options["labels"].split("\n")[:-1])
+    labels = model.labels if options["labels"] is None else zero_shot.listed(options["labels"])
     if not labels:
         raise UsageError(
             f"{model.source.model} names no labels, but image-segmentation wants one per class. Pass --labels a,b,c."
