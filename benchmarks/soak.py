@@ -1,7 +1,9 @@
 """`python -m benchmarks.soak`: good, bad, huge and cut-off requests while versions and model lists change.
 
-Good requests have to be answered, and rightly, all the time; memory has to stay flat. At the end the server is killed
-outright and started again. The exit code is 1 where anything of that did not hold.
+Versions come and go, broken ones and ones cut off by a full disk among them; clients send and never read; thousands of
+connections say nothing; the server's log is on a full disk. Good requests have to be answered, and rightly, all the
+time; memory has to stay flat. At the end the server is killed outright and started again. The exit code is 1 where
+anything of that did not hold.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,8 @@ class Soak:
         """The server, once it answers."""
         words = [sys.executable, "-m", "serving", f"--port={self.grpc}", f"--rest_api_port={self.rest}"]
         words += ["--model_name=line", f"--model_base_path={self.base}", "--max_num_load_retries=0"]
-        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        with open("/dev/full", "wb") as full:
+            process = subprocess.Popen(words, stderr=full)
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline and process.poll() is None:
             with contextlib.suppress(OSError):
@@ -131,7 +134,15 @@ class Soak:
 
     def bad(self) -> None:
         """Requests that have to be refused, and are."""
-        bodies = (b"{", b'{"instances": ["x"]}', b"[" * 100_000, b'{"inputs": {"z": 1}}', b"\xff" * 1000, b"")
+        bodies = (
+            b"{",
+            b'{"instances": ["x"]}',
+            b"[" * 100_000,
+            b"[" * 50_000 + b"]" * 50_000,
+            b'{"inputs": {"z": 1}}',
+            b"\xff" * 1000,
+            b"",
+        )
         for body in bodies:
             connection = http.client.HTTPConnection("127.0.0.1", self.rest, timeout=60)
             connection.request("POST", "/v1/models/line:predict", body)
@@ -183,18 +194,50 @@ class Soak:
             with socket.create_connection(("127.0.0.1", self.rest), 10) as connection:
                 connection.sendall(sent)
 
+    @contextlib.contextmanager
+    def deaf(self) -> Iterator[None]:
+        """Clients that ask for large answers as long as their questions are taken, and never read one."""
+        body = json.dumps({"instances": [1.5] * 50_000}).encode()
+        rest = b"POST /v1/models/line:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                connection = stack.enter_context(socket.socket())
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                connection.connect(("127.0.0.1", self.rest))
+                connection.settimeout(1)
+                with contextlib.suppress(TimeoutError):
+                    for _ in range(50):
+                        connection.sendall(rest)
+            for port in (self.grpc, self.rest):
+                connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+                connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")  # and nothing more
+            yield
+
     def versions(self) -> None:
-        """A version comes, a broken one comes, and both go."""
-        staging = self.base / ".staging"
-        shutil.copytree(self.sources[2], staging)
-        staging.rename(self.base / "2")
+        """A version comes, a broken one and one cut off by a full disk come, and all go."""
+        self.arrive(self.sources[2], 2)
         time.sleep(3)
-        (self.base / "3").mkdir()
-        (self.base / "3" / "saved_model.pb").write_bytes(b"broken")
+        broken = self.base.parent / "broken"
+        broken.mkdir()
+        (broken / "saved_model.pb").write_bytes(b"broken")
+        self.arrive(broken, 3)
+        cut = self.base.parent / "cut"
+        shutil.copytree(self.sources[2], cut)
+        for path in (cut / "variables").iterdir():
+            path.write_bytes(path.read_bytes()[:10])
+        self.arrive(cut, 4)
         time.sleep(2)
-        shutil.rmtree(self.base / "3")
-        shutil.rmtree(self.base / "2")
+        for version in (4, 3, 2):
+            shutil.rmtree(self.base / str(version))
+        for folder in (broken, cut):
+            shutil.rmtree(folder)
         time.sleep(3)
+
+    def arrive(self, source: Path, version: int) -> None:
+        """A version is there in one step."""
+        staging = self.base / ".staging"
+        shutil.copytree(source, staging)
+        staging.rename(self.base / str(version))
 
     def reload(self) -> None:
         """The same list again, and one that is refused."""
@@ -218,14 +261,19 @@ class Soak:
         acts += [("versions", self.versions, 0.1), ("reload", self.reload, 1.0)]
         threads = [threading.Thread(target=self.repeat, args=act) for act in acts]
         with contextlib.ExitStack() as stack:
-            for _ in range(idle):
-                stack.enter_context(socket.create_connection(("127.0.0.1", self.rest), 30))
+            for port in (self.rest, self.grpc):
+                for _ in range(idle):
+                    stack.enter_context(socket.create_connection(("127.0.0.1", port), 30))
+            stack.enter_context(self.deaf())
             for thread in threads:
                 thread.start()
-            end = time.monotonic() + seconds
-            while time.monotonic() < end:
-                time.sleep(min(5.0, seconds / 10))
+            begun = time.monotonic()
+            while time.monotonic() < begun + seconds:
+                self.stop.wait(min(5.0, seconds / 10))
                 self.memory.append(resident(self.process.pid))
+                if len(self.memory) % 12 == 0:
+                    told = f"{len(self.problems)} problems, RSS {self.memory[-1]:.0f} MiB"
+                    print(f"{time.monotonic() - begun:4.0f} s: {sum(self.counts.values())} acts, {told}", flush=True)
             self.stop.set()
             for thread in threads:
                 thread.join()
@@ -242,13 +290,15 @@ class Soak:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="how long (default: 600)")
-    parser.add_argument("--idle", type=int, default=2000, help="connections that never say anything (default: 2000)")
+    parser.add_argument(
+        "--idle", type=int, default=2000, help="connections that never say anything, at each door (default: 2000)"
+    )
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4 * arguments.idle + 1024)), hard))
     with tempfile.TemporaryDirectory(prefix="vitrina-soak-") as scratch:
         soak = Soak(Path(scratch))
         try:

@@ -18,6 +18,8 @@ __all__ = ["columns", "decimals", "error_body", "quoted", "rows", "string"]
 
 _SHORT = {0x08: "\\b", 0x0C: "\\f", 0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t", 0x22: '\\"', 0x5C: "\\\\"}
 _ESCAPES = {code: f"\\u{code:04X}" for code in range(0x20)} | _SHORT
+_LONGEST = 1 << 25
+"""Characters of a quotation. Indentation makes deep nesting grow with its square: 200 kB of brackets are 40 GB."""
 _SMALLEST = {4: np.finfo(np.float32).tiny, 8: np.finfo(np.float64).tiny}
 
 
@@ -207,7 +209,7 @@ def error_body(message: str) -> bytes:
 
 
 class _NotWritable(Exception):
-    """RapidJSON stops where it meets NaN or an infinity inside a value that it quotes."""
+    """RapidJSON stops where it meets NaN or an infinity inside a value that it quotes; we where it gets too long."""
 
 
 def quoted(value: Json) -> str:
@@ -229,26 +231,35 @@ def _quote(root: Json, parts: list[str]) -> None:
     """Writes a value without recursion; the stack holds iterators over what is left of each container."""
     stack: list[tuple[Any, Any, bool]] = []
     value: Any = root
+    length = 0
+
+    def add(text: str) -> None:
+        nonlocal length
+        length += len(text)
+        if length > _LONGEST:
+            raise _NotWritable
+        parts.append(text)
+
     while True:
         if isinstance(value, list) and value:
             is_object = isinstance(value, Object)
-            parts.append("{" if is_object else "[")
+            add("{" if is_object else "[")
             stack.append((iter(value), is_object, True))
         else:
-            parts.append(_quote_scalar(value))
+            add(_quote_scalar(value))
         while stack:
             items, is_object, first = stack[-1]
             try:
                 value = next(items)
             except StopIteration:
                 stack.pop()
-                parts.append("\n" + "    " * len(stack) + ("}" if is_object else "]"))
+                add("\n" + "    " * len(stack) + ("}" if is_object else "]"))
                 continue
-            parts.append(("" if first else ",") + "\n" + "    " * len(stack))
+            add(("" if first else ",") + "\n" + "    " * len(stack))
             stack[-1] = (items, is_object, False)
             if is_object:
                 key, value = value
-                parts.append(string(key.encode("latin-1")) + ": ")
+                add(string(key.encode("latin-1")) + ": ")
             break
         else:
             return

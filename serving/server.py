@@ -194,14 +194,18 @@ def main(argv: Sequence[str], *, leave: bool = False) -> int:
         return _serve(stop, flags, leave)
 
 
-def _import_tensorflow() -> None:
-    """Imports TensorFlow without Keras, which it would import only to register what no session needs.
+_NOT_NEEDED = ("keras", "tf_keras", "googleapiclient", "scipy", "h5py", "pandas", "PIL")
+"""What TensorFlow imports where it finds it, and no session needs."""
 
-    That halves the time to start. TensorFlow goes on where Keras is missing, and finds it later if it is asked for.
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow without what it would import only to register it, Keras above all.
+
+    That halves the time to start. TensorFlow goes on where these are missing, and finds them later if it is asked to.
     """
     if "tensorflow" in sys.modules:
         return
-    hidden = {name: sys.modules.get(name) for name in ("keras", "tf_keras")}
+    hidden = {name: sys.modules.get(name) for name in _NOT_NEEDED}
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
         importlib.import_module("tensorflow")

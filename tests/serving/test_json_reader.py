@@ -171,3 +171,9 @@ def test_deep_documents_cost_memory_only() -> None:
     assert value == []
     with pytest.raises(ServingError, match=r"Missing a comma or ']' after an array element\. at offset: 99999"):
         parse(b"[" * 50_000 + b"]" * 49_999 + b"}" + b" ")
+
+
+def test_a_quotation_ends_before_it_fills_the_memory() -> None:
+    quoted = json_writer.quoted(parse(b"[" * 50_000 + b"]" * 50_000))  # all of it would be ten gigabytes
+    assert quoted.startswith("[\n    [\n        [")
+    assert len(quoted) <= 1 << 25

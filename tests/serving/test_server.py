@@ -353,8 +353,8 @@ def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
 
 def test_a_process_serves_and_drains_on_sigterm(golden_models: Path, tmp_path: Path) -> None:
     port, rest = free_port(), free_port()
-    words = [sys.executable, "-m", "serving", f"--port={port}", f"--rest_api_port={rest}", "--model_name=tide",
-             f"--model_base_path={golden_models}/tide", "--log_format=json"]  # fmt: skip
+    words = [sys.executable, "-X", "importtime", "-m", "serving", f"--port={port}", f"--rest_api_port={rest}",
+             "--model_name=tide", f"--model_base_path={golden_models}/tide", "--log_format=json"]  # fmt: skip
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None
@@ -364,6 +364,9 @@ def test_a_process_serves_and_drains_on_sigterm(golden_models: Path, tmp_path: P
         if line.startswith("Serving: "):
             break
     assert f"gRPC at 0.0.0.0:{port}, REST at http://0.0.0.0:{rest}" in seen[-1], seen
+    imported = {line.rpartition("|")[2].strip() for line in seen if line.startswith("import time:")}
+    assert {"tensorflow.python.client.session", "serving.assembly"} <= imported
+    assert not imported & {"keras.src", "tf_keras.src", "transformers", "tfx", "scipy._lib", "googleapiclient.http"}
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         ask = text_format.Parse(ONE, predict_pb2.PredictRequest())
