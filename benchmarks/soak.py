@@ -251,13 +251,13 @@ class Soak:
             call(request, timeout=60)
             raise AssertionError("a relative path was accepted")
 
-    def run(self, seconds: float, idle: int) -> None:
+    def run(self, seconds: float, idle: int, pause: float) -> None:
         """Everything at once."""
-        acts = [("good REST", self.good_rest(), 0.0), ("good REST", self.good_rest(), 0.0)]
-        acts += [("good gRPC", self.good_grpc(), 0.0), ("good gRPC", self.good_grpc(), 0.0)]
-        acts += [("bad", self.bad, 0.1), ("huge", self.huge, 0.5), ("cut off", self.cut_off, 0.1)]
-        acts += [("bad gRPC", self.bad_grpc, 0.1), ("huge gRPC", self.huge_grpc, 0.5)]
-        acts += [("cut off gRPC", self.cut_off_grpc, 0.1)]
+        acts = [("good REST", self.good_rest(), pause), ("good REST", self.good_rest(), pause)]
+        acts += [("good gRPC", self.good_grpc(), pause), ("good gRPC", self.good_grpc(), pause)]
+        acts += [("bad", self.bad, 3.0), ("huge", self.huge, 3.0), ("cut off", self.cut_off, 0.5)]
+        acts += [("bad gRPC", self.bad_grpc, 0.3), ("huge gRPC", self.huge_grpc, 3.0)]
+        acts += [("cut off gRPC", self.cut_off_grpc, 0.5)]
         acts += [("versions", self.versions, 0.1), ("reload", self.reload, 1.0)]
         threads = [threading.Thread(target=self.repeat, args=act) for act in acts]
         with contextlib.ExitStack() as stack:
@@ -293,6 +293,7 @@ def main() -> int:
     parser.add_argument(
         "--idle", type=int, default=2000, help="connections that never say anything, at each door (default: 2000)"
     )
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds between good requests (default: none)")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import resource
@@ -302,7 +303,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="vitrina-soak-") as scratch:
         soak = Soak(Path(scratch))
         try:
-            soak.run(arguments.seconds, arguments.idle)
+            soak.run(arguments.seconds, arguments.idle, arguments.pause)
             soak.restart()
         finally:
             soak.process.send_signal(signal.SIGTERM)

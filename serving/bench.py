@@ -22,7 +22,7 @@ import numpy as np
 from serving import requests
 from serving.client import Client, connect
 from serving.requests import Request
-from serving.transports.base import TargetError
+from serving.transports.base import TargetError, Tls
 from signatures.errors import UsageError
 
 __all__ = ["QUANTILES", "Load", "bench"]
@@ -95,6 +95,8 @@ def bench(
     batch_size: int = 1,
     signature: str = "serving_default",
     timeout: float = 30.0,
+    tls: Tls | None = None,
+    headers: Mapping[str, str] | None = None,
     on_load: Callable[[Load], None] | None = None,
     **task_inputs: Any,
 ) -> list[Load]:
@@ -109,6 +111,8 @@ def bench(
         batch_size: Images per request.
         signature: The signature to ask.
         timeout: Seconds for one answer.
+        tls: Certificates for an encrypted connection.
+        headers: Further HTTP headers or gRPC metadata.
         on_load: Called with each load as it ends.
         **task_inputs: The task's own inputs.
 
@@ -121,7 +125,7 @@ def bench(
             f"Got clients {list(clients)}, rate {rate}, {seconds} seconds and batches of {batch_size}. "
             "Give positive numbers."
         )
-    with connect(target, timeout=timeout, retries=0) as client:
+    with connect(target, timeout=timeout, retries=0, tls=tls, headers=headers) as client:
         prepared = _prepared(client, images, batch_size, signature, task_inputs)
         for request in prepared[:3]:
             client.call(request.inputs, signature=signature)

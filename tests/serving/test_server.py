@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 
+from serving.client import Tls, connect
 from serving.flags import parse
 from serving.server import Server, free_port, main
 from signatures.errors import VitrinaError
@@ -304,6 +306,11 @@ def test_tls_with_client_certificates(tls_server: Server, certificates: Path) ->
     with grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, chain)) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         assert stub.Predict(ask, timeout=30).outputs["height"].float_val == [102.0]
+    names = {"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}
+    pems = Tls(**{kind: str(certificates / name) for kind, name in names.items()})
+    for target in (f"grpcs://{address}/tide", f"https://localhost:{tls_server.ports.rest}/tide"):
+        with connect(target, tls=pems) as client:
+            assert client.call({"hours": np.float32([1])})["height"].tolist() == [102.0]
     for credentials in (grpc.ssl_channel_credentials(ca), None):
         channel = grpc.secure_channel(address, credentials) if credentials else grpc.insecure_channel(address)
         with channel, pytest.raises(grpc.RpcError):

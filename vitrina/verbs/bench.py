@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from signatures.errors import UsageError, VitrinaError
-from vitrina.verbs.predict import image_files, task_input
+from vitrina.verbs.predict import add_connection, connection, image_files, task_input
 
 HELP = "put a served model under load: latencies, throughput, a plot"
 NEEDS = "serving.bench"
@@ -30,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", dest="inputs",
                         help="a task's own input, as for predict")  # fmt: skip
     parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds per request (default 30)")
+    add_connection(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="write the latencies as a picture")
     parser.add_argument("--json", action="store_true", help="one JSON document: a list with the figures of each load")
 
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         signature=arguments.signature,
         timeout=arguments.timeout,
         on_load=lambda load: print(f"{load.name}: {load.images_per_second:.1f} images/s", file=sys.stderr, flush=True),
+        **connection(arguments),
         **dict(map(task_input, arguments.inputs)),
     )
     if arguments.plot is not None:

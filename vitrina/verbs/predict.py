@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a task's own input, the same for all images; text or JSON: 'candidate_labels=[\"cat\",\"dog\"]'",
     )  # fmt: skip
     parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds per request (default 60)")
+    add_connection(parser)
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images per request (default 8)")
     parser.add_argument("--concurrency", type=int, default=2, metavar="N", help="requests at a time (default 2)")
     parser.add_argument("--max-side", type=int, metavar="PIXELS", help="shrink larger images before they are sent")
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     files = image_files(arguments.images)
     inputs = dict(map(task_input, arguments.inputs))
-    with connect(arguments.target, timeout=arguments.timeout) as client:
+    with connect(arguments.target, timeout=arguments.timeout, **connection(arguments)) as client:
         answers = client.stream(
             files,
             batch_size=1 if arguments.signature == "pixels" else arguments.batch_size,
@@ -56,6 +57,35 @@ def run(arguments: argparse.Namespace) -> int:
         )
         pairs = zip(files, answers, strict=True)
         return _print_lines(pairs) if arguments.json else _print_table(pairs)
+
+
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of an encrypted or authorized connection."""
+    parser.add_argument("--ca", metavar="FILE", help="PEM of the authority that signed the server's certificate")
+    parser.add_argument("--cert", metavar="FILE", help="PEM of this client's certificate, where the server asks for it")
+    parser.add_argument("--key", metavar="FILE", help="PEM of the key of --cert")
+    parser.add_argument(
+        "--header", action="append", default=[], metavar="NAME=VALUE", dest="headers",
+        help="a further HTTP header or gRPC metadata, such as authorization='Bearer ...'",
+    )  # fmt: skip
+
+
+def connection(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `add_connection` declared, as `serving.client.connect` takes it.
+
+    Raises:
+        UsageError: A header is not NAME=VALUE, or a certificate has no key.
+    """
+    from serving.client import Tls
+
+    if (arguments.cert is None) != (arguments.key is None):
+        raise UsageError("--cert and --key belong together. Give both, or neither.")
+    pairs = [text.partition("=") for text in arguments.headers]
+    for (name, separator, _), text in zip(pairs, arguments.headers, strict=True):
+        if not separator or not name:
+            raise UsageError(f"Got --header {text!r}, wanted NAME=VALUE, such as authorization='Bearer ...'")
+    tls = Tls(ca=arguments.ca, cert=arguments.cert, key=arguments.key) if arguments.ca or arguments.cert else None
+    return {"tls": tls, "headers": {name: value for name, _, value in pairs}}
 
 
 def image_files(paths: Iterable[Path]) -> list[Path]:
