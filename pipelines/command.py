@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "run"]
 
+#: What `show` says of a component's settings and of an artifact.
+SHOWN_SETTINGS = ("data", "source", "bar", "server", "base", "target")
+SHOWN_PROPERTIES = ("span", "version", "blessed", "pushed_destination", "live", "told")
 DEFAULTS = {field.name: field.default for field in fields(Settings)}
 SCHEDULE = Schedule()
 
@@ -44,9 +47,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     showing = actions.add_parser("show", help="what a run did, from its metadata", allow_abbrev=False)
     showing.add_argument("--root", required=True, type=Path, help="the --root that the pipeline ran with")
     showing.add_argument("--name", default=DEFAULTS["name"], help="the pipeline's name (default: %(default)s)")
+    showing.add_argument(
+        "--version",
+        type=int,
+        metavar="N",
+        help="instead all that the pushed version N came from, whichever runs it was",
+    )
     showing.add_argument("--json", action="store_true", help="as one JSON object")
     back = actions.add_parser("rollback", help="serve the version before the latest again", allow_abbrev=False)
     back.add_argument("--serving-dir", required=True, type=Path, help="the TF Serving base path")
+    back.add_argument("--to", type=int, metavar="N", help="this version instead of the one before the latest")
     for action in (running, watching, compiling, submitting, showing, back):
         # The flag is known to the command itself; here it may stand after the action as well.
         action.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
@@ -339,7 +349,11 @@ def _print_result(result: RunResult, seconds: float) -> None:
 def _show(arguments: argparse.Namespace) -> int:
     from pipelines import lineage
 
-    executions = lineage.last_run(arguments.root.resolve() / "metadata.sqlite", arguments.name)
+    metadata = arguments.root.resolve() / "metadata.sqlite"
+    if arguments.version is None:
+        executions = lineage.last_run(metadata, arguments.name)
+    else:
+        executions = lineage.origins(metadata, arguments.version)
     if arguments.json:
         print(json.dumps([_execution_json(item) for item in executions], indent=2))
         return 0
@@ -348,9 +362,18 @@ def _show(arguments: argparse.Namespace) -> int:
         sources = sorted({makers.get(number, "an earlier run") for number in item.inputs})
         came = f" <- {', '.join(sources)}" if sources else ""
         print(f"{item.component:<18} {item.state:<9} {item.seconds:8.1f} s{came}")
+        for name in SHOWN_SETTINGS:
+            if item.settings.get(name):
+                print(f"    {name} = {item.settings[name]}")
         for name, artifact in item.outputs.items():
-            print(f"    {name}: {artifact.uri}")
+            print(f"    {name}: {artifact.uri}{_told(artifact.properties)}")
     return 0
+
+
+def _told(properties: Mapping[str, Any]) -> str:
+    """Where a model was pushed to, whether it was blessed, and the like."""
+    shown = [f"{name} {properties[name]}" for name in SHOWN_PROPERTIES if properties.get(name) not in (None, "")]
+    return f" ({', '.join(shown)})" if shown else ""
 
 
 def _execution_json(item: Any) -> dict[str, Any]:
@@ -360,6 +383,7 @@ def _execution_json(item: Any) -> dict[str, Any]:
 def _rollback(arguments: argparse.Namespace) -> int:
     from pipelines.push import rollback
 
-    done = rollback(arguments.serving_dir)
-    print(f"{done.path} holds the model before the latest again; servers take it up as they poll")
+    done = rollback(arguments.serving_dir, arguments.to)
+    what = "the model before the latest" if arguments.to is None else f"the model of version {arguments.to}"
+    print(f"{done.path} holds {what} again; servers take it up as they poll")
     return 0

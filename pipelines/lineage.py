@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from signatures.errors import UsageError
 
-__all__ = ["Artifact", "Execution", "last_run"]
+__all__ = ["Artifact", "Execution", "last_run", "origins"]
 
 RUN = "pipeline_run"
 NODE = "node"
@@ -43,6 +43,7 @@ class Execution:
         seconds: From its start to its end.
         inputs: Ids of the artifacts that went in.
         outputs: What came out, by output name.
+        settings: What it was told, by name; paths, shares and the like.
     """
 
     id: int
@@ -51,6 +52,7 @@ class Execution:
     seconds: float
     inputs: tuple[int, ...]
     outputs: Mapping[str, Artifact]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def last_run(metadata: Path, pipeline: str) -> tuple[Execution, ...]:
@@ -83,6 +85,58 @@ def last_run(metadata: Path, pipeline: str) -> tuple[Execution, ...]:
     )
 
 
+def origins(metadata: Path, version: int, *, base: Path | None = None) -> tuple[Execution, ...]:
+    """All that a pushed version came from, over every run that took part: from the images to the push.
+
+    Args:
+        metadata: The SQLite file.
+        version: The version's number on its base path.
+        base: That base path; None is whichever has such a version.
+
+    Returns:
+        The executions in the order they ran.
+
+    Raises:
+        UsageError: There is no metadata, or it knows of no such push.
+    """
+    from pipelines.components.base_path_pusher import NEW, PATH, VERSION
+
+    if not metadata.is_file():
+        raise UsageError(f"There is no {metadata}. Give the --root that the pipeline ran with.")
+    store = _open(metadata)
+    pushes = [
+        artifact.id
+        for artifact in store.get_artifacts_by_type("PushedModel")
+        for properties in [{name: _value(value) for name, value in artifact.custom_properties.items()}]
+        if properties.get(NEW) and properties.get(VERSION) == version
+        if base is None or Path(properties[PATH]).parent == base
+    ]
+    if not pushes:
+        raise UsageError(f"{metadata} knows of no push of version {version}. Look at its runs: vitrina pipeline show")
+    open_artifacts, found = [max(pushes)], set[int]()
+    while open_artifacts:
+        events = store.get_events_by_artifact_ids(open_artifacts)
+        # A resolver's outputs are internal: it found the artifact, and did not make it.
+        made = {event.execution_id for event in events if event.type == _made()} - found
+        found |= made
+        taken = store.get_events_by_execution_ids(list(made)) if made else []
+        open_artifacts = sorted({event.artifact_id for event in taken if event.type not in _outputs()})
+    every = sorted(store.get_executions_by_id(list(found)), key=lambda execution: execution.id)
+    return tuple(_execution(store, execution) for execution in every)
+
+
+def _made() -> int:
+    from ml_metadata.proto import metadata_store_pb2
+
+    return int(metadata_store_pb2.Event.OUTPUT)
+
+
+def _outputs() -> set[int]:
+    from ml_metadata.proto import metadata_store_pb2
+
+    return {_made(), metadata_store_pb2.Event.INTERNAL_OUTPUT}
+
+
 def _open(metadata: Path) -> Any:
     from ml_metadata.metadata_store import metadata_store
     from ml_metadata.proto import metadata_store_pb2
@@ -102,8 +156,7 @@ def _execution(store: Any, execution: Any) -> Execution:
     from ml_metadata.proto import metadata_store_pb2
 
     events = store.get_events_by_execution_ids([execution.id])
-    outputs = {metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.INTERNAL_OUTPUT}
-    names = {event.artifact_id: _key(event) for event in events if event.type in outputs}
+    names = {event.artifact_id: _key(event) for event in events if event.type in _outputs()}
     artifacts = {artifact.id: artifact for artifact in store.get_artifacts_by_id(list(names))} if names else {}
     return Execution(
         id=execution.id,
@@ -112,6 +165,7 @@ def _execution(store: Any, execution: Any) -> Execution:
         seconds=(execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000,
         inputs=tuple(event.artifact_id for event in events if event.type == metadata_store_pb2.Event.INPUT),
         outputs={names[number]: _artifact(store, artifact) for number, artifact in artifacts.items()},
+        settings={name: _value(value) for name, value in execution.custom_properties.items()},
     )
 
 

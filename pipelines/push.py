@@ -67,25 +67,30 @@ def push(model: Path, base: Path, *, keep: int | None = None, extra: Sequence[Pa
     return Pushed(path=final, version=int(final.name), new=True, removed=_trim(base, keep))
 
 
-def rollback(base: Path) -> Pushed:
-    """Makes the version before the latest the latest again, by pushing it anew under the next number.
+def rollback(base: Path, version: int | None = None) -> Pushed:
+    """Makes an earlier version the latest again, by pushing it anew under the next number.
 
     A number is never used twice, so that servers and caches that know the withdrawn version are not misled.
 
     Args:
         base: The base path with at least two versions.
+        version: The version to go back to; None is the one before the latest.
 
     Returns:
-        The new version, which holds the previous model.
+        The new version, which holds that model.
 
     Raises:
-        UsageError: There are fewer than two versions.
+        UsageError: There are fewer than two versions, or no such earlier one.
     """
     present = base_path.versions(base)
     if len(present) < 2:
         raise UsageError(f"{base} holds {len(present)} version(s), but a rollback needs an earlier one to go back to.")
-    earlier = present[sorted(present)[-2]]
-    final = _write(base, earlier, ())
+    earlier = sorted(present)[:-1]
+    if version is not None and version not in earlier:
+        raise UsageError(
+            f"Got --to {version}, but {base} has the earlier versions {', '.join(map(str, earlier))}. Give one of these."
+        )
+    final = _write(base, present[version or earlier[-1]], ())
     return Pushed(path=final, version=int(final.name), new=True)
 
 

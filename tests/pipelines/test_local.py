@@ -148,6 +148,22 @@ def test_lineage_leads_from_the_push_back_to_the_images(line: Line, first: tuple
     assert "ImageGen" in inputs["Trainer"]
 
 
+def test_a_pushed_version_leads_back_to_its_images_whatever_ran_since(
+    line: Line, first: tuple[RunResult, list[Event]]
+) -> None:
+    metadata = line.folder / "root" / "metadata.sqlite"
+    found = {item.component: item for item in lineage.origins(metadata, 1)}
+    # Not what passed judgement without leaving anything that went on, nor a later run's look-up of the same model.
+    assert set(found) == {
+        "ImageGen", "StatisticsGen", "SchemaGen", "Trainer", "Evaluator", "ServingCheck", "ModelReport",
+        "BasePathPusher",
+    }  # fmt: skip
+    assert found["ImageGen"].settings["data"] == str(line.data)
+    assert found["BasePathPusher"].outputs["pushed_model"].properties["pushed_destination"] == str(line.base / "1")
+    with pytest.raises(UsageError, match="no push of version 9"):
+        lineage.origins(metadata, 9)
+
+
 def test_unchanged_steps_are_taken_over_and_a_worse_model_is_not_pushed(
     line: Line, first: tuple[RunResult, list[Event]]
 ) -> None:

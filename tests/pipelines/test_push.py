@@ -108,6 +108,9 @@ def test_rollback_puts_the_previous_model_under_a_new_number(tmp_path: Path) -> 
     done = rollback(base)
     assert done.version == 3
     assert content(done.path) == "1"
+    assert content(rollback(base, 2).path) == "2"
+    with pytest.raises(UsageError, match="earlier versions 1, 2, 3"):
+        rollback(base, 4)
 
 
 def test_rollback_needs_two_versions(tmp_path: Path) -> None:
