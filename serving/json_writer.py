@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from serving import grisu
 from serving.errors import ServingError, invalid_argument
 from serving.json_reader import Json, Object
 
@@ -280,20 +281,14 @@ def _quote_scalar(value: Any) -> str:
 
 
 def _double(value: float) -> str:
-    """RapidJSON's shortest form: plain up to 21 digits, exponents without plus or padding beyond."""
+    """RapidJSON's short form: plain up to 21 digits, exponents without plus or padding beyond."""
     if not math.isfinite(value):
         raise _NotWritable
     if value == 0:
         return "-0.0" if math.copysign(1.0, value) < 0 else "0.0"
     sign = "-" if value < 0 else ""
-    mantissa, _, exponent = f"{abs(value)!r}".partition("e")
-    whole, _, fraction = mantissa.partition(".")
-    fraction = "" if fraction == "0" else fraction
-    point = len(whole) + int(exponent or 0)
-    digits = whole + fraction
-    stripped = digits.lstrip("0")
-    point -= len(digits) - len(stripped)
-    digits = stripped.rstrip("0")
+    digits, power = grisu.digits(abs(value))
+    point = len(digits) + power
     if len(digits) <= point <= 21:
         return sign + digits + "0" * (point - len(digits)) + ".0"
     if 0 < point <= 21:

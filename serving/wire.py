@@ -298,11 +298,11 @@ def _built(dtype: int, values: list[Any], shape: tuple[int, ...]) -> Array:
     if len(shape) > 254:
         raise invalid_argument("tensor parsing error: shape has too many dimensions")
     if dtype == types_pb2.DT_FLOAT:
-        values = _float32(values)  # type: ignore[assignment]
+        values = float32(values)  # type: ignore[assignment]
     return tensors.from_values(dtype, values, shape)
 
 
-def _float32(values: list[Any]) -> Array:
+def float32(values: list[Any]) -> Array:
     """Numbers to float32 through doubles; denormals count as zero, too large ones as infinite."""
     with np.errstate(over="ignore"):
         found = np.array(values, dtype=np.float64).astype(np.float32)
@@ -329,7 +329,7 @@ def _fast(value: Json, shape: tuple[int, ...], dtype: int, converts: Mapping[int
 def _fast_floats(flat: list[Any], dtype: int) -> Array | None:
     if not set(map(type, flat)) <= {int, float}:
         return None
-    return _float32(flat) if dtype == types_pb2.DT_FLOAT else np.array(flat, dtype=np.float64)
+    return float32(flat) if dtype == types_pb2.DT_FLOAT else np.array(flat, dtype=np.float64)
 
 
 def _fast_ints(flat: list[Any], dtype: int) -> Array | None:

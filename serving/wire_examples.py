@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from tensorflow.core.example import example_pb2, feature_pb2
 
 from serving.errors import ServingError, invalid_argument
 from serving.json_reader import Json, Object
-from serving.wire import decode_base64, format_error, is_base64, json_type, text
+from serving.wire import decode_base64, float32, format_error, is_base64, json_type, text
 
 __all__ = ["examples"]
 
@@ -64,8 +63,7 @@ def _add(value: Any, name: str, feature: Any) -> None:
             raise invalid_argument(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
         values.append(value)
     elif isinstance(value, float):
-        with np.errstate(over="ignore"):
-            _values(feature, "float_list", name).append(float(np.float32(value)))
+        _values(feature, "float_list", name).extend(float32([value]).tolist())
     elif isinstance(value, str):
         _values(feature, "bytes_list", name).append(value.encode("latin-1"))
     else:
