@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import logging
 import re
 import socket
@@ -47,6 +48,8 @@ _ORIGIN = re.compile(rb"https?://")
 _MAX_UNZIPPED = 100 << 20
 _MAX_VERSION = (1 << 63) - 1
 _JSON = (b"content-type", b"application/json")
+_UNTOLD = (b"content-type", b"text/html; charset=ISO-8859-1")
+"""What TF Serving's HTTP library says of answers whose type nobody told it."""
 _CORS = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"POST, GET"),
@@ -122,13 +125,13 @@ def html(status: int) -> Reply:
 
 
 def unzipped(data: bytes) -> bytes:
-    """A gzip body, unpacked; empty where it is broken or larger than 100 MB."""
+    """A gzip body, unpacked; empty where it is broken, followed by more, or larger than 100 MB."""
     unpacker = zlib.decompressobj(wbits=31)
     try:
         plain = unpacker.decompress(data, _MAX_UNZIPPED)
     except zlib.error:
         return b""
-    return plain if unpacker.eof else b""
+    return plain if unpacker.eof and not unpacker.unused_data else b""
 
 
 class Api:
@@ -162,6 +165,7 @@ class Api:
         error: ServingError | None = None
         output = b""
         if method == "OPTIONS":
+            reply_headers.append(_UNTOLD)
             if not _ORIGIN.search(headers.get(b"origin", b"")):
                 error = ServingError(Code.FAILED_PRECONDITION, "Origin header is missing in CORS preflight")
         else:
@@ -286,6 +290,9 @@ class App:
             return
         path = scope[TARGET]
         method = scope["method"]
+        body = await _body(receive)
+        if body is None:
+            return
         if method not in _METHODS:
             reply = html(501)
         elif re.split("[?#]", path, maxsplit=1)[0] == self._api.metrics_path:
@@ -293,9 +300,6 @@ class App:
         elif not _HANDLED.fullmatch(path):
             reply = html(404)
         else:
-            body = await _body(receive)
-            if body is None:
-                return
             headers = dict(scope["headers"])
             loop = asyncio.get_running_loop()
             reply = await loop.run_in_executor(self._pool, self._api.handle, method, path, headers, body)
@@ -389,16 +393,31 @@ def _ssl_context(tls: Tls) -> ssl.SSLContext:
 
 
 def _listen(port: int) -> socket.socket:
-    # asyncio turns Nagle's algorithm off only where the protocol is named; with it, answers take 40 ms longer.
-    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """A listening socket on all addresses, of IPv6 too where this machine has it."""
     try:
-        found.bind(("0.0.0.0", port))
-        found.listen(2048)
+        try:
+            return _bound(socket.AF_INET6, "::", port)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise
+            return _bound(socket.AF_INET, "0.0.0.0", port)
     except OSError as error:
-        found.close()
         raise VitrinaError(
             f"Port {port} for REST is taken by another process. Stop that process, or choose another port with "
             "--rest_api_port."
         ) from error
+
+
+def _bound(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    # asyncio turns Nagle's algorithm off only where the protocol is named; with it, answers take 40 ms longer.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        found.bind((address, port))
+        found.listen(2048)
+    except BaseException:
+        found.close()
+        raise
     return found

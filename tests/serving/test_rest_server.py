@@ -107,6 +107,8 @@ def test_methods_that_are_not_known(golden_server: Conversation, method: str) ->
 def test_options(golden_server: Conversation) -> None:
     assert golden_server.http("OPTIONS", "/v1/models/tide:predict", {"Origin": "https://a.example"})[::2] == (200, b"")
     assert golden_server.http("OPTIONS", "/v1/models/tide:predict")[::2] == (400, b"")
+    kind = golden_server.http("OPTIONS", "/v1/models/tide:predict")[1]["Content-Type"]
+    assert kind == "text/html; charset=ISO-8859-1"
     assert golden_server.http("OPTIONS", "/v1/models/tide:predict", {"Origin": "file:"})[::2] == (400, b"")
 
 
@@ -134,7 +136,27 @@ def test_connections_are_kept_after_refusals_and_http_1_0_works(golden_server: C
     kept = b"GET /v1/models/tide HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
     answers = raw(golden_server, kept, b"GET /elsewhere HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
     assert answers.count(b"connection: keep-alive") == 1
-    assert answers.count(b"HTTP/1.1 ") == 2
+    assert answers.count(b"HTTP/1.0 ") == 2
+    assert b"HTTP/1.1" not in answers
+
+
+def test_a_client_that_offers_http_2_is_answered_in_http_1(golden_server: Conversation) -> None:
+    """Java's client does so with its first request, body and all."""
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\nUpgrade: h2c\r\n"
+    body = b'{"instances": [1.5]}'
+    ask = b"POST /v1/models/tide:predict HTTP/1.1\r\n" + offer + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    answers = raw(golden_server, ask, b"GET /v1/models/tide HTTP/1.1\r\n" + offer + b"\r\n")
+    assert answers.count(b"HTTP/1.1 200 ") == 2
+    assert b"[152.0" in answers
+
+
+def test_ipv6(golden_server: Conversation) -> None:
+    if not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists():
+        pytest.skip("this machine has no IPv6")
+    connection = http.client.HTTPConnection("::1", golden_server.rest_port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET", "/v1/models/tide")
+        assert connection.getresponse().status == 200
 
 
 def test_chunked_bodies_and_expect(golden_server: Conversation) -> None:
@@ -143,8 +165,13 @@ def test_chunked_bodies_and_expect(golden_server: Conversation) -> None:
     assert b"[152.0" in raw(golden_server, head + b"Transfer-Encoding: chunked\r\n\r\n", chunks)
     body = b'{"instances": [1.5]}'
     expecting = head + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
-    answer = raw(golden_server, expecting, body)
-    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
+    with socket.create_connection(("127.0.0.1", golden_server.rest_port), 60) as connection:
+        connection.sendall(expecting)
+        assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    assert raw(golden_server, expecting + body).startswith(b"HTTP/1.1 200 OK"), "it did not wait to be asked"
+    assert raw(golden_server, expecting.replace(b"100-continue", b"more")).startswith(b"HTTP/1.1 417 ")
 
 
 def test_gzip(golden_server: Conversation) -> None:
@@ -154,6 +181,7 @@ def test_gzip(golden_server: Conversation) -> None:
     assert post(gzip.compress(b'{"instances": [1]}')) == (200, b'{\n    "predictions": [102.0\n    ]\n}')
     empty = b'{\n    "error": "JSON Parse error: The document is empty"\n}'
     assert post(b"no gzip at all") == (400, empty)
+    assert post(gzip.compress(b'{"instances": [1]}') + gzip.compress(b" ")) == (400, empty)
     assert post(gzip.compress(b'{"instances": [1]}')[:-9]) == (400, empty)
     assert post(gzip.compress(b" " * (101 << 20), 1)) == (400, empty)
 
@@ -162,7 +190,9 @@ def test_what_is_not_http_is_refused(golden_server: Conversation) -> None:
     for nonsense in (b"hello\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET /v1/models/a b HTTP/1.1\r\n\r\n"):
         answer = raw(golden_server, nonsense)
         assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 ")), (nonsense, answer)
-    assert raw(golden_server, b"GET /v1/models/{tide} HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    for target in (b"/v1/models/{tide}", b"/v1/models/tide#a#b", b"/v1/models/tide[0]"):
+        assert raw(golden_server, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert raw(golden_server, b"GET /v1/models/tide HTTP/2.0\r\n\r\n").startswith(b"HTTP/1.1 400 ")
     many = b"GET /v1/models/tide HTTP/1.1\r\n" + b"X-Long: " + b"a" * 60_000 + b"\r\n"
     assert raw(golden_server, many + many[30:] * 20).startswith(b"HTTP/1.1 400 ")
     huge = b"POST /v1/models/tide:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"
