@@ -4,29 +4,55 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from k8s.locations import FORMS
+from k8s.rule import Rule
 from k8s.settings import Settings
 from serving import stock
+
+if TYPE_CHECKING:
+    from k8s.cluster import Cluster
+    from k8s.deploy import Status
 
 __all__ = ["configure", "run"]
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Settings)}
+RULE = dataclasses.asdict(Rule())
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the actions with their options."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    rendering = actions.add_parser(
-        "render", help="print the manifests, for: vitrina k8s render ... | kubectl apply -f -", allow_abbrev=False
+    made: list[argparse.ArgumentParser] = []
+
+    def action(name: str, told: str) -> argparse.ArgumentParser:
+        made.append(actions.add_parser(name, help=told, allow_abbrev=False))
+        return made[-1]
+
+    _what_options(action("render", "print the manifests, for: vitrina k8s render ... | kubectl apply -f -"))
+    _apply_options(
+        action("apply", "bring a servable to a cluster, or another version or settings there, without a gap")
     )
-    _what_options(rendering)
-    for action in (rendering,):
+    asking = _named(action("status", "how it is, pod by pod, and what is in the way"))
+    asking.add_argument("--json", action="store_true", help="as one JSON object")
+    _cluster_options(asking)
+    _canary_options(
+        _named(action("canary", "try a version beside the one that serves, watch it, promote or roll back"))
+    )
+    promoting = _named(action("promote", "give every request to the version on trial"))
+    back = _named(action("rollback", "end a trial; without one, go back to the version before"))
+    for each in (promoting, back):
+        _cluster_options(each)
+        _timeout_option(each)
+    _cluster_options(_named(action("delete", "delete a servable and its canary from a cluster")))
+    for each in made:
         # The flag is known to the command itself; here it may stand after the action as well.
-        action.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        each.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,8 +64,70 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         The exit code.
     """
-    actions: Mapping[str, Callable[[argparse.Namespace], int]] = {"render": _render}
+    actions: Mapping[str, Callable[[argparse.Namespace], int]] = {
+        "render": _render,
+        "apply": _apply,
+        "status": _status,
+        "canary": _canary,
+        "promote": _promote,
+        "rollback": _rollback,
+        "delete": _delete,
+    }
     return actions[arguments.action](arguments)
+
+
+def _named(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("name", metavar="NAME", help="the --name that it was applied with")
+    parser.add_argument("--namespace", help="its namespace (default: the context's)")
+    return parser
+
+
+def _cluster_options(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_argument_group("cluster")
+    where.add_argument("--kubeconfig", help="the kubeconfig (default: as kubectl: KUBECONFIG, or ~/.kube/config)")
+    where.add_argument("--context", help="one of its contexts (default: the current one)")
+
+
+def _timeout_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds for a roll-out (default: 900)")
+
+
+def _apply_options(parser: argparse.ArgumentParser) -> None:
+    _what_options(parser)
+    how = parser.add_argument_group("applying")
+    how.add_argument(
+        "--dry-run", action="store_true", help="print what would change, as the cluster sees it, and leave"
+    )
+    how.add_argument("--force", action="store_true", help="take fields over that others manage")
+    how.add_argument("--no-wait", action="store_true", help="do not wait for the roll-out")
+    _timeout_option(parser)
+    _cluster_options(parser)
+
+
+def _canary_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--version", type=int, required=True, help="the version to try, in the same place")
+    parser.add_argument(
+        "--by", choices=("labels", "weights"), default="labels",
+        help="labels: clients choose :stable or :canary on the same pods; weights: a Gateway shares requests with pods "
+        "of its own (default: labels)",
+    )  # fmt: skip
+    parser.add_argument("--weight", type=int, default=10, help="by weights: of 100 requests, how many (default: 10)")
+    parser.add_argument("--pods", type=int, default=1, help="by weights: how many pods of its own (default: 1)")
+    parser.add_argument("--by-hand", action="store_true", help="start it, and decide with promote or rollback")
+    ruling = parser.add_argument_group("the rule")
+    for flag, field, told in (
+        ("--watch", "seconds", "seconds that it is watched"),
+        ("--least", "least", "requests that it has to answer before it may be promoted"),
+        ("--error-margin", "error_margin", "how much more of its requests may fail, as a share"),
+        ("--latency-ratio", "latency_ratio", "how many times the old version's 95th percentile its own may be"),
+        ("--interval", "interval", "seconds between two looks"),
+    ):
+        default = RULE[field]
+        ruling.add_argument(
+            flag, type=type(default), default=default, dest=field, help=f"{told} (default: {default:g})"
+        )
+    _timeout_option(parser)
+    _cluster_options(parser)
 
 
 def _what_options(parser: argparse.ArgumentParser) -> None:
@@ -99,4 +187,106 @@ def _render(arguments: argparse.Namespace) -> int:
     from k8s.render import objects
 
     print(to_yaml(objects(_settings(arguments))), end="")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _cluster(arguments: argparse.Namespace) -> Cluster:
+    from k8s.cluster import Cluster
+
+    return Cluster(kubeconfig=arguments.kubeconfig, context=arguments.context, namespace=arguments.namespace)
+
+
+def _apply(arguments: argparse.Namespace) -> int:
+    from k8s import deploy
+
+    settings = _settings(arguments)
+    changes = deploy.apply(
+        **{field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)},
+        cluster=_cluster(arguments),
+        dry_run=arguments.dry_run,
+        force=arguments.force,
+        wait=not arguments.no_wait,
+        timeout=arguments.timeout,
+        tell=_say,
+    )
+    if arguments.dry_run:
+        print("".join(change.diff for change in changes), end="")
+    changed = sum(change.action != "keep" for change in changes)
+    would = "would change" if arguments.dry_run else "changed"
+    print(f"{changed} of {len(changes)} objects {would}" if changed else "nothing to change", file=sys.stderr)
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from k8s.deploy import status
+
+    found = status(arguments.name, cluster=_cluster(arguments))
+    if arguments.json:
+        print(json.dumps(found.to_json(), indent=2))
+    else:
+        _print_status(found)
+    return 0 if found.ready and not found.problems else 1
+
+
+def _print_status(found: Status) -> None:
+    pinned = f"version {found.version}" if found.version is not None else "always the highest version"
+    print(f"{found.name} in {found.namespace}: {found.progress}")
+    print(f"serves {pinned} of {found.location}")
+    if found.previous is not None:
+        print(f"rollback goes to version {found.previous}")
+    if found.canary is not None:
+        share = f", {found.canary['weight']} of 100 requests" if found.canary["by"] == "weights" else ""
+        print(f"on trial: version {found.canary['version']} by {found.canary['by']}{share}")
+    for pod, states in {**found.pods, **found.canary_pods}.items():
+        told = ", ".join(f"{version} {state}" for version, state in sorted(states.items())) or "does not answer"
+        print(f"  {pod}: {told}")
+    for problem in found.problems:
+        print(f"beware: {problem}")
+
+
+def _canary(arguments: argparse.Namespace) -> int:
+    from k8s.canary import canary
+
+    outcome = canary(
+        arguments.name,
+        arguments.version,
+        by=arguments.by,
+        weight=arguments.weight,
+        pods=arguments.pods,
+        rule=Rule(**{field: getattr(arguments, field) for field in RULE}),
+        by_hand=arguments.by_hand,
+        cluster=_cluster(arguments),
+        timeout=arguments.timeout,
+        tell=_say,
+    )
+    print(f"version {arguments.version} of {arguments.name}: {outcome}")
+    return 0
+
+
+def _promote(arguments: argparse.Namespace) -> int:
+    from k8s.canary import promote
+
+    version = promote(arguments.name, cluster=_cluster(arguments), timeout=arguments.timeout, tell=_say)
+    print(f"version {version} of {arguments.name} serves every request")
+    return 0
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    from k8s.canary import rollback
+
+    version = rollback(arguments.name, cluster=_cluster(arguments), timeout=arguments.timeout, tell=_say)
+    which = "the highest version" if version is None else f"version {version}"
+    print(f"{which} of {arguments.name} serves every request")
+    return 0
+
+
+def _delete(arguments: argparse.Namespace) -> int:
+    from k8s.deploy import delete
+
+    changes = delete(arguments.name, cluster=_cluster(arguments), tell=_say)
+    print(f"{len(changes)} objects deleted")
     return 0

@@ -20,6 +20,9 @@ PLACEHOLDER = "servable"
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 _BATCHING_FLAGS = ("--enable_batching", "--batching_parameters_file")
+#: A version that is still being copied wants patience. A pinned one is there, and where it cannot be loaded the server
+#: is to end soon, and not after five minutes, so that the roll-out is seen to be stuck.
+_FAIL_FAST = ("--max_num_load_retries=1", "--load_retry_interval_micros=1000000")
 #: What applies first: what others name comes before them.
 _ORDER = ("ServiceAccount", "ConfigMap", "Service", "Deployment")
 #: What a canary shares with the Deployment that it is tried beside.
@@ -130,6 +133,8 @@ def _fill_deployment(deployment: Object, settings: Settings) -> None:
         requests["cpu"] = settings.cpu
     if settings.memory is not None:
         requests["memory"] = limits["memory"] = settings.memory
+    if settings.version is not None:
+        container["args"] += _FAIL_FAST
     if settings.max_batch == 0:
         container["args"] = [each for each in container["args"] if not each.startswith(_BATCHING_FLAGS)]
     only = settings.version if settings.canary is None else None

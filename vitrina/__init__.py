@@ -49,7 +49,18 @@ _HOMES = {
 
 __all__ = ["__version__", "demo", "k8s", "pipeline", "serve", *_HOMES]
 
-k8s = Group("k8s", {"render": "k8s.render"})
+k8s = Group(
+    "k8s",
+    {
+        "render": "k8s.render",
+        "apply": "k8s.deploy",
+        "status": "k8s.deploy",
+        "canary": "k8s.canary",
+        "promote": "k8s.canary",
+        "rollback": "k8s.canary",
+        "delete": "k8s.deploy",
+    },
+)
 """`vitrina.k8s.render(...)`."""
 
 pipeline = Group(
