@@ -88,7 +88,7 @@ def rollback(base: Path, version: int | None = None) -> Pushed:
     earlier = sorted(present)[:-1]
     if version is not None and version not in earlier:
         raise UsageError(
-            f"Got --to {version}, but {base} has the earlier versions {', '.join(map(str, earlier))}. Give one of these."
+            f"Got --to {version}, but {base} has the earlier versions {', '.join(map(str, earlier))}. Give one of them."
         )
     final = _write(base, present[version or earlier[-1]], ())
     return Pushed(path=final, version=int(final.name), new=True)

@@ -82,19 +82,20 @@ def test_every_image_is_answered_as_predict_does_and_errors_are_kept(
     Path(renamed).write_text(Path(renamed).read_text().replace("6.jpg", "other.jpg"))
     assert not module._is_done(module.Part(out=renamed, images=(str(pictures / "6.jpg"),)))
 
-    # What has changed since is asked about again, what came into being divides the images anew, and what a batch wrote
-    # below its own --in is no image.
+    # What has changed since is asked about again; more images divide anew; what a batch wrote below its own --in is no
+    # image.
+    later = max(path.stat().st_mtime for path in map(Path, told["out"])) + 10
+    os.utime(pictures / "0.jpg", (later, later))
+    assert main(words) == 0
+    assert "2 of them from an earlier run" in capsys.readouterr().out
     more = tmp_path / "more [1]"
     more.mkdir()
-    (more / "late.png").write_bytes((pictures / "0.jpg").read_bytes())
-    newest = max(path.stat().st_mtime for path in map(Path, told["out"])) + 10
-    os.utime(more / "late.png", (newest, newest))
-    again = batch(tiny_servable, images=[str(pictures), f"{tmp_path}/**"], out=str(out), per_part=4, batch_size=3)
-    assert (again.images, again.errors, again.parts, again.kept) == (10, 2, 3, 0)
-    assert lines(again.out).keys() == found.keys() | {"late.png"}
-    wider = batch(tiny_servable, images=[str(pictures), str(more / "late.png")], out=str(out), per_part=100)
-    assert wider.parts == 1
+    (more / "late.png").write_bytes((pictures / "1.jpg").read_bytes())
+    wider = batch(tiny_servable, images=[str(pictures), f"{tmp_path}/**"], out=str(out), per_part=100, batch_size=3)
+    assert (wider.images, wider.errors, wider.parts, wider.kept) == (10, 2, 1, 0)
+    assert lines(wider.out).keys() == found.keys() | {"late.png"}
     assert [path.name for path in tmp_path.glob("*.jsonl")] == [Path(wider.out[0]).name], "no image is answered twice"
+    assert module._matching([str(more / "late.png")], str(out)).keys() == {str(more / "late.png")}
 
     # Other settings are never mixed in.
     assert main([*words[:5], str(out), str(out), *words[6:]]) == 2

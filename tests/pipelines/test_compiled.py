@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -129,40 +130,71 @@ def test_a_container_reads_the_mount_writes_its_own_disk_and_tells_of_the_bucket
     assert mounted("google/vit") == "google/vit"
 
 
-def test_a_container_of_the_job_ingests_images(job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TFX's own entry point on ImageGen's own arguments, with a folder in place of the mounted buckets."""
-    from pipelines import digits
+def run_container(job: Path, component: str, mount: Path, inputs: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """TFX's own entry point on a component's own arguments, with a folder in place of the mounted buckets.
 
-    mount = tmp_path / "gcs"
-    monkeypatch.setattr(on_vertex, "MOUNT", f"{mount}/")
-    digits.write_images(mount / "b" / "flowers", limit=5)
+    Returns:
+        What Vertex would be told.
+    """
     spec = json.loads(job.read_text())["pipelineSpec"]
-    outputs = spec["components"]["ImageGen"]["outputDefinitions"]["artifacts"]
-    parameters = spec["root"]["dag"]["tasks"]["ImageGen"]["inputs"]["parameters"]
+    defined = spec["components"][component]
+    parameters = spec["root"]["dag"]["tasks"][component]["inputs"].get("parameters", {})
+    constants = {name: value["runtimeValue"]["constant"] for name, value in parameters.items()}
+
+    def artifacts(kinds: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: {
+                "artifacts": [{"name": name, "uri": f"gs://b/root/{name}", **each, "type": kinds[name]["artifactType"]}]
+            }
+            for name, each in given.items()
+        }
+
+    outputs = defined["outputDefinitions"]["artifacts"]
     invocation = {
         "inputs": {
-            "parameterValues": {
-                name: value["runtimeValue"]["constant"].replace("/gcs", str(mount))
-                if name == "data"
-                else value["runtimeValue"]["constant"]
-                for name, value in parameters.items()
-            }
+            "parameterValues": {**constants, **changes},
+            "artifacts": artifacts(defined.get("inputDefinitions", {}).get("artifacts", {}), inputs),
         },
         "outputs": {
-            "artifacts": {
-                name: {"artifacts": [{"name": name, "uri": f"gs://b/root/{name}", "type": output["artifactType"]}]}
-                for name, output in outputs.items()
-            },
+            "artifacts": artifacts(outputs, {name: {} for name in outputs}),
             "outputFile": "gs://b/root/task/executor_output.json",
         },
     }
-    args = spec["deploymentSpec"]["executors"]["ImageGen_executor"]["container"]["args"]
+    args = spec["deploymentSpec"]["executors"][f"{component}_executor"]["container"]["args"]
     assert on_vertex.main([json.dumps(invocation) if arg == "{{$}}" else arg for arg in args]) == 0
-    report = json.loads((mount / "b" / "root" / "report" / "report.json").read_text())
-    assert report["counts"] == {"train": 40, "eval": 10}
-    assert any((mount / "b" / "root" / "examples" / "Split-train").iterdir())
     told = json.loads((mount / "b" / "root" / "task" / "executor_output.json").read_text())
+    assert isinstance(told, dict)
+    return told
+
+
+def test_containers_of_the_job_ingest_images_and_serve_a_candidate(
+    job: Path, tiny_servable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import digits
+    from signatures.spec import Card
+
+    mount = tmp_path / "gcs"
+    root = mount / "b" / "root"
+    monkeypatch.setattr(on_vertex, "MOUNT", f"{mount}/")
+    digits.write_images(mount / "b" / "flowers", limit=5)
+    told = run_container(job, "ImageGen", mount, {}, data=str(mount / "b" / "flowers"))
+    report = json.loads((root / "report" / "report.json").read_text())
+    assert report["counts"] == {"train": 40, "eval": 10}
+    assert any((root / "examples" / "Split-train").iterdir())
     assert told["artifacts"]["report"]["artifacts"][0]["uri"] == "gs://b/root/report"
+
+    # What TFX's InfraValidator is refused for: the candidate is served in the container, and judged there.
+    shutil.copytree(tiny_servable / "1", root / "model" / "Format-Serving")
+    Card.read(tiny_servable / "1").replace(parity={"holds": True}).write(root / "model" / "Format-Serving")
+    (root / "model_run").mkdir()
+    examples = told["artifacts"]["examples"]["artifacts"][0]
+    told = run_container(
+        job, "ServingCheck", mount, {"examples": {"metadata": examples["metadata"]}, "model": {}, "model_run": {}}
+    )
+    blessing = told["artifacts"]["blessing"]["artifacts"][0]
+    assert blessing["metadata"]["blessed"] == 1, (root / "blessing" / "serving.json").read_text()
+    assert (root / "blessing" / "INFRA_BLESSED").is_file()
+    assert (root / "blessing" / "tf_serving_warmup_requests").stat().st_size
 
 
 def test_a_push_into_a_mounted_bucket_renames_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
