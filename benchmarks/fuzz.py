@@ -211,9 +211,13 @@ def main() -> int:
     with atheris.instrument_imports(include=["serving"]):
         importlib.import_module("serving.wire_predict")
         importlib.import_module("serving.messages")
-    flags = [sys.argv[0], f"-max_total_time={arguments.seconds:.0f}", *arguments.rest]
+    corpus = Path(__file__).parent / "out" / f"fuzz-{arguments.target}"  # what is found stays for the next run
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, data in enumerate(seeds(arguments.target)):
+        (corpus / f"seed-{number}").write_bytes(data)
+    flags = [sys.argv[0], f"-max_total_time={arguments.seconds:.0f}", *arguments.rest, str(corpus)]
     atheris.Setup(flags, TARGETS[arguments.target])
-    atheris.Fuzz()
+    atheris.Fuzz()  # which ends the process
     return 0
 
 

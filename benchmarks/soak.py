@@ -86,14 +86,20 @@ class Soak:
                 self.counts[name] += 1
             except Exception as error:
                 self.problems.append(f"{name}: {error!r}")
+                if len(self.problems) <= 20:
+                    print(f"PROBLEM {self.problems[-1][:300]}", flush=True)
 
     def good_rest(self) -> Callable[[], None]:
         """Right answers over one kept connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self.rest, timeout=60)
 
         def act() -> None:
-            connection.request("POST", "/v1/models/line:predict", b'{"instances": [1.0, 2.0]}')
-            body = json.loads(connection.getresponse().read())
+            try:
+                connection.request("POST", "/v1/models/line:predict", b'{"instances": [1.0, 2.0]}')
+                body = json.loads(connection.getresponse().read())
+            except Exception:
+                connection.close()  # which the next request opens anew, so that one problem counts once
+                raise
             assert body in [{"predictions": [gain + 1, 2 * gain + 1]} for gain in GAINS.values()], body
 
         return act
@@ -311,8 +317,6 @@ def main() -> int:
     half = len(soak.memory) // 2
     early, late = max(soak.memory[:half], default=0.0), max(soak.memory[half:], default=0.0)
     print(f"{dict(soak.counts)}; RSS at most {early:.0f} MiB in the first half, {late:.0f} MiB in the second")
-    for problem in soak.problems[:20]:
-        print(f"PROBLEM {problem[:300]}")
     grown = late > early * 1.1
     print(f"{len(soak.problems)} problems; memory {'grew' if grown else 'stayed flat'}")
     return 1 if soak.problems or grown else 0
