@@ -95,6 +95,7 @@ class Flags:
     )
     remove_unused_fields_from_bundle_metagraph: bool = _flag(True, _TENSORFLOW, "Save some memory.", "ignored")
     xla_cpu_compilation_enabled: bool = _flag(False, _TENSORFLOW, "XLA's just-in-time compilation on CPUs.", "ignored")
+    xla_gpu_compilation_enabled: bool = _flag(False, _TENSORFLOW, "XLA's just-in-time compilation on GPUs.", "ignored")
     mixed_precision: str = _flag("", _TENSORFLOW, "Rewrite models to a mixed precision, such as bfloat16.", "refused")
     platform_config_file: str = _flag("", _TENSORFLOW, "A PlatformConfigMap textproto.", "refused")
     thread_pool_factory_config_file: str = _flag("", _TENSORFLOW, "A ThreadPoolFactoryConfig textproto.", "refused")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +27,7 @@ from serving.servable import Servable
 __all__ = ["Options", "Repository", "State", "VersionStatus"]
 
 _LOG = logging.getLogger("vitrina.serving")
+_VERSION = re.compile(r"\s*(-?[0-9]+)\s*", re.ASCII)
 _MAX_VERSION = (1 << 63) - 1
 
 
@@ -399,7 +401,8 @@ def _versions_on_disk(model: Model) -> dict[int, str]:
         ) from error
     folders: dict[int, str] = {}
     for name in sorted(name.rstrip("/") for name in names):
-        if name.isascii() and name.isdigit() and int(name) <= _MAX_VERSION:
-            folders[int(name)] = name
+        number = _VERSION.fullmatch(name)
+        if number is not None and -_MAX_VERSION - 1 <= int(number[1]) <= _MAX_VERSION:
+            folders[int(number[1])] = name
     base = model.base_path.rstrip("/")
     return {version: f"{base}/{folders[version]}" for version in model.policy.choose(set(folders))}

@@ -183,12 +183,13 @@ def _given(dtype: int, values: Any, kind: np.dtype[Any]) -> Array:
 def _strings(values: Iterable[bytes], shape: tuple[int, ...], count: int) -> Array:
     given = list(values)[:count]
     try:
-        array = np.empty(count, dtype=object)
+        array = np.empty(count, dtype=object).reshape(shape)
     except (MemoryError, ValueError) as error:
         raise ParseError(str(error)) from error
-    array[: len(given)] = given
-    array[len(given) :] = given[-1] if given else b""
-    return array.reshape(shape)
+    flat = array.reshape(-1)
+    flat[: len(given)] = given
+    flat[len(given) :] = given[-1] if given else b""
+    return array
 
 
 def encode(array: Array, dtype: int, into: tensor_pb2.TensorProto | None = None) -> tensor_pb2.TensorProto:
@@ -215,14 +216,16 @@ def encode(array: Array, dtype: int, into: tensor_pb2.TensorProto | None = None)
 
 
 def encode_content(array: Array, dtype: int, into: tensor_pb2.TensorProto) -> tensor_pb2.TensorProto:
-    """`encode`, but with the values in `tensor_content`, which strings have in their own field."""
-    if dtype == types_pb2.DT_STRING:
-        return encode(array, dtype, into)
+    """`encode`, but with the values in `tensor_content`: strings as their lengths, and then their bytes."""
     into.dtype = dtype
     into.tensor_shape.SetInParent()
     for size in array.shape:
         into.tensor_shape.dim.add(size=size)
-    into.tensor_content = np.ascontiguousarray(array).tobytes()
+    if dtype == types_pb2.DT_STRING:
+        strings = array.ravel().tolist()
+        into.tensor_content = b"".join([*(_varint(len(value)) for value in strings), *strings])
+    else:
+        into.tensor_content = np.ascontiguousarray(array).tobytes()
     return into
 
 
@@ -258,5 +261,6 @@ def _values(array: Array, dtype: int) -> Any:
     if dtype in _COMPLEX:
         return flat.view(_COMPLEX[dtype]).tolist()
     if flat.dtype.kind == "V" or (dtype != types_pb2.DT_STRING and dtypes.as_dtype(dtype).is_quantized):
-        return flat.view({1: np.int8, 2: np.int16, 4: np.int32}[flat.dtype.itemsize]).tolist()
+        unsigned = dtype in (types_pb2.DT_QUINT8, types_pb2.DT_QUINT16)
+        return flat.view(f"{'u' if unsigned else 'i'}{flat.dtype.itemsize}").tolist()
     return flat.tolist()

@@ -16,6 +16,22 @@ from signatures.errors import UsageError
 ROOT = Path(__file__).parent.parent.parent
 BASE = "--model_base_path=/models/m"
 
+#: The flags of tensorflow_model_server 2.17 to 2.20.
+STOCK = """
+allow_version_labels_for_unavailable_models batching_parameters_file enable_batching
+enable_grpc_healthcheck_service enable_model_warmup enable_per_model_batching_parameters enable_profiler
+enable_serialization_as_tensor_content enable_signature_method_name_check file_system_poll_wait_seconds
+flush_filesystem_caches grpc_channel_arguments grpc_max_threads grpc_socket_path load_retry_interval_micros
+max_num_load_retries mixed_precision model_base_path model_config_file model_config_file_poll_wait_seconds
+model_name monitoring_config_file num_load_threads num_request_iterations_for_warmup
+num_tflite_interpreters_per_pool num_tflite_pools num_unload_threads per_process_gpu_memory_fraction
+platform_config_file port prefer_tflite_model remove_unused_fields_from_bundle_metagraph
+rest_api_enable_cors_support rest_api_num_threads rest_api_port rest_api_timeout_in_ms saved_model_tags
+skip_initialize_tpu ssl_config_file tensorflow_inter_op_parallelism tensorflow_intra_op_parallelism
+tensorflow_session_config_file tensorflow_session_parallelism thread_pool_factory_config_file
+use_alts_credentials version xla_cpu_compilation_enabled xla_gpu_compilation_enabled
+""".split()  # noqa: SIM905
+
 
 def test_defaults_are_those_of_tf_serving() -> None:
     found = parse([BASE])
@@ -78,6 +94,13 @@ def test_every_flag_is_explained_and_documented() -> None:
         assert entry.metadata["help"].endswith(".")
     documentation = (ROOT / "docs" / "serve.md").read_text()
     assert flags.table() in documentation, "docs/serve.md is behind: put the output of serving.flags.table() into it"
+
+
+def test_every_flag_of_tf_serving_is_known_and_those_beyond_say_so() -> None:
+    ours = {entry.name: entry.metadata for entry in dataclasses.fields(Flags)}
+    assert set(STOCK) <= set(ours)
+    for name in set(ours) - set(STOCK) - {"help"}:
+        assert ours[name]["help"].endswith("Beyond TensorFlow Serving."), name
 
 
 def test_flags_need_no_tensorflow() -> None:

@@ -21,7 +21,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving import protos
+from serving import protos, tensors
 from tests.serving import conversation
 from tests.serving.conversation import MODEL, PREDICTION, Conversation
 
@@ -137,6 +137,20 @@ def test_strings_in_tensor_content(stub: Any) -> None:
     assert list(answer.outputs["phrase"].string_val) == [b"ab", b"xyz"]
     sent.tensor_content = b"\x02\x03abxy"
     assert refused(stub.Predict, request("parrot", "plain", phrase=sent))[1] == "tensor parsing error: phrase"
+
+
+def test_answers_in_tensor_content() -> None:
+    strings = np.array([[b"ab", b""], [b"x" * 200, b"\xff"]], dtype=object)
+    proto = tensors.encode_content(strings, types_pb2.DT_STRING, tensor_pb2.TensorProto())
+    assert proto.tensor_content == b"\x02\x00\xc8\x01\x01ab" + b"x" * 200 + b"\xff"
+    assert not proto.string_val
+    assert tensors.parse(proto).tolist() == strings.tolist()
+
+
+def test_quantized_values_keep_their_sign() -> None:
+    for dtype, value, wanted in [(types_pb2.DT_QUINT8, 255, 255), (types_pb2.DT_QINT8, 255, -1)]:
+        sent = tensor(dtype, (1,), int_val=[value])
+        assert tensors.encode(tensors.parse(sent), dtype).int_val == [wanted]
 
 
 def test_model_spec_echo(stub: Any) -> None:

@@ -1,4 +1,4 @@
-"""Versions that come and go, labels, reloads and failures, with a loader that only pretends."""
+"""Versions that come and go, labels, reloads and failures, mostly with a loader that only pretends."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from serving.errors import Code, ServingError
 from serving.model_config import Model, Policy
 from serving.repository import Options, Repository, State
+from serving.servable import Loader
 
 NONE: frozenset[int] = frozenset()
 
@@ -93,11 +96,48 @@ def code(call: Callable[[], object]) -> tuple[Code, str]:
 
 
 def test_the_latest_version_is_served_and_names_are_numbers(house: House) -> None:
-    house.add("00000003", 2, "four", ".writing-9", 9223372036854775808)
+    house.add("00000003", 2, "-5", "four", "+4", "4.0", ".writing-9", 9223372036854775808)
     house.repository.reload((house.model(),))
     assert house.states() == {3: "AVAILABLE"}
     servable = house.repository.find("m")
     assert (servable.version, servable.path) == (3, f"{house.base}/m/00000003")
+
+
+def test_base_paths_are_whatever_tensorflow_reads(golden_models: Path) -> None:
+    base = "ram://repository/tide"
+
+    def add(version: int) -> None:
+        for file in (golden_models / "tide" / str(version)).rglob("*"):
+            target = f"{base}/{version}/{file.relative_to(golden_models / 'tide' / str(version))}"
+            if file.is_file():
+                tf.io.gfile.makedirs(target.rpartition("/")[0])
+                tf.io.gfile.copy(str(file), target)
+
+    def served() -> tuple[int, float]:
+        with repository.using("tide") as servable:
+            definition = servable.signatures["serving_default"]
+            ((feed,), (fetch,)) = definition.inputs.values(), definition.outputs.values()
+            (heights,) = servable.run({feed.name: np.ones(1, np.float32)}, [fetch.name])
+            return servable.version, float(heights[0])
+
+    def settle(version: int) -> None:
+        repository.poll()
+        deadline = time.monotonic() + 60
+        while repository.find("tide").version != version:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    repository = Repository(Loader().load, Options(poll_wait_seconds=0, max_load_retries=0))
+    add(1)
+    repository.reload((Model("tide", base),))
+    assert served() == (1, 11.0)
+    add(2)
+    settle(2)
+    assert served() == (2, 102.0)
+    tf.io.gfile.rmtree(f"{base}/2")
+    settle(1)
+    assert served() == (1, 11.0)
+    assert repository.close(10)
 
 
 def test_policies(house: House) -> None:
