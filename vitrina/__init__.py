@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pipelines.batch import batch as batch
     from serving.async_client import connect_async as connect_async
     from serving.bench import bench as bench
+    from serving.client import TargetError as TargetError
+    from serving.client import Tls as Tls
     from serving.client import connect as connect
     from serving.client import predict as predict
     from serving.inspection import inspect as inspect
@@ -34,6 +36,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CheckFailed": "signatures.errors",
+    "TargetError": "serving.client",
+    "Tls": "serving.client",
     "UsageError": "signatures.errors",
     "VitrinaError": "signatures.errors",
     "batch": "pipelines.batch",

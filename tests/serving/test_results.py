@@ -159,3 +159,29 @@ def test_answers_are_compared_by_value():
     assert first != one(**case("Text"))
     assert one(any=np.float32([1])) == one(any=np.float32([1]))
     assert len({one(**case("Text")), one(**case("Text"))}) == 1
+
+
+CONTRACT = {
+    "image-classification": ("labels", "scores"),
+    "zero-shot-image-classification": ("labels", "scores"),
+    "image-segmentation": ("mask_bytes", "segment_ids", "segment_labels", "segment_scores", "segment_areas"),
+    "object-detection": ("boxes", "labels", "scores", "num_detections"),
+    "zero-shot-object-detection": ("boxes", "labels", "scores", "num_detections"),
+    "depth-estimation": ("depth_bytes", "depth_scale", "depth_offset"),
+    "image-feature-extraction": ("embedding",),
+    "image-to-text": ("text",),
+    "visual-question-answering": ("answers", "scores"),
+    "document-question-answering": ("answers", "scores"),
+    "mask-generation": ("mask_bytes", "scores"),
+    "video-classification": ("labels", "scores"),
+    "image-to-image": ("image_bytes",),
+    "text-to-image": ("image_bytes",),
+}
+
+
+def test_every_task_has_a_typed_answer():
+    from signatures.tasks import TASKS
+
+    told = {name: tuple(TASKS[name].outputs) for name in TASKS}
+    for name, outputs in {**CONTRACT, **told}.items():
+        assert frozenset(outputs) in results.kinds(), name
