@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from k8s.cluster import KINDS, MANAGER, Cluster
+from k8s.cluster import KINDS, MANAGER, ApiError, Cluster
 from k8s.kustomize import Object, to_yaml
 from k8s.render import MANAGED_BY
 
@@ -86,16 +86,17 @@ def apply(cluster: Cluster, objects: Sequence[Object], *, force: bool = False) -
     Raises:
         ApiError: The server refuses one of them.
     """
-    changes = []
+    # The server looks at all of them before any is changed, so that what it refuses leaves nothing half done.
+    changes = plan(cluster, objects, force=force)
     for wanted in objects:
-        live = cluster.get(wanted["kind"], wanted["metadata"]["name"])
-        if _with_present_replicas(wanted, live) is not wanted:
-            _hand_over_replicas(cluster, wanted, live)
-        result = cluster.apply(wanted, force=force)
-        changes.append(_change(wanted, live, result))
-    for kind, name in _not_wanted(cluster, objects):
-        cluster.delete(kind, name)
-        changes.append(Change(kind=kind, name=name, action="delete"))
+        if wanted["kind"] == "Deployment" and "replicas" not in wanted["spec"]:
+            live = cluster.get("Deployment", wanted["metadata"]["name"])
+            if _with_present_replicas(wanted, live) is not wanted:
+                _hand_over_replicas(cluster, wanted, live)
+        cluster.apply(wanted, force=force)
+    for change in changes:
+        if change.action == "delete":
+            cluster.delete(change.kind, change.name)
     return changes
 
 
@@ -143,8 +144,13 @@ def unused_config_maps(cluster: Cluster, name: str) -> list[str]:
 def _belonging(cluster: Cluster, kind: str, name: str) -> list[str]:
     if kind in _NOT_RENDERED:
         return []
-    labels = {MANAGED_BY: "vitrina", INSTANCE: name}
-    return [found["metadata"]["name"] for found in cluster.find(kind, labels)]
+    try:
+        found = cluster.find(kind, {MANAGED_BY: "vitrina", INSTANCE: name})
+    except ApiError as error:
+        if error.status == 403:  # who may not see a kind has made none of it
+            return []
+        raise
+    return [each["metadata"]["name"] for each in found]
 
 
 def _not_wanted(cluster: Cluster, objects: Sequence[Object]) -> list[tuple[str, str]]:

@@ -67,9 +67,10 @@ class Network:
             await asyncio.sleep(0.02)
         for server in self._servers.values():
             server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:  # type: ignore[arg-type]
+        others = asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+        for task in others:
             task.cancel()
-        await asyncio.sleep(0)
+        await asyncio.gather(*others, return_exceptions=True)
 
     async def _listen(self) -> None:
         wanted = set()
@@ -105,7 +106,8 @@ class Network:
             except OSError:
                 writer.transport.abort()
                 return
-            await asyncio.gather(_pipe(reader, there[1]), _pipe(there[0], writer))
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(_pipe(reader, there[1]), _pipe(there[0], writer))
 
         return handle
 

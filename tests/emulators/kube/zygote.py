@@ -114,6 +114,8 @@ def _bind_to(address: str) -> None:
     plain_bind, grpc_bind = socket.socket.bind, GrpcDoor._bind
 
     def bind(self: socket.socket, where: Any) -> None:
+        if self.family == socket.AF_INET6:
+            raise OSError("a pod's address here is one of IPv4")
         plain_bind(self, (address, *where[1:]) if isinstance(where, tuple) and where[0] in ("0.0.0.0", "") else where)
 
     socket.socket.bind = bind  # type: ignore[method-assign]
