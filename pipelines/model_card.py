@@ -140,9 +140,7 @@ def to_html(facts: Facts) -> str:
         _matrix(facts),
         "<h2>Worst answers</h2><p>Wrong, the surest first.</p>",
         gallery(facts.mistakes),
-        '<h2>Training</h2><div class="c">',
-        "".join(curve(name, values) for name, values in facts.history.items() if len(values) > 1),
-        "</div>",
+        *_training(facts),
         "<h2>What it is</h2>",
         table(("", ""), _summary(facts)),
         _folded("Data per class", table(("class", "trained on", "held out", "accuracy"), _class_rows(facts))),
@@ -241,6 +239,12 @@ def _slices(facts: Facts) -> list[str]:
         for name, values in shown.items()
     ]
     return ['<div class="c">', *parts, "</div>"]
+
+
+def _training(facts: Facts) -> list[str]:
+    """A curve of one epoch says nothing."""
+    drawn = "".join(curve(name, values) for name, values in facts.history.items() if len(values) > 1)
+    return [f'<h2>Training</h2><div class="c">{drawn}</div>'] if drawn else []
 
 
 def _first(values: Mapping[str, Figures]) -> Mapping[str, Figures]:
