@@ -10,7 +10,6 @@ from itertools import count, islice
 from types import TracebackType
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from serving import requests, results, targets
@@ -114,7 +113,7 @@ class AsyncClient:
         self, inputs: Arrays, *, signature: str = "serving_default", timeout: float | None = None
     ) -> dict[str, NDArray[Any]]:
         """Runs a signature on tensors as they are; see `serving.client.Client.call`."""
-        arrays = {name: np.asarray(value) for name, value in inputs.items()}
+        arrays = requests.tensors(inputs)
         return await self._retried(
             lambda left: self._transport.call(Call(signature=signature, inputs=arrays, timeout=left)), timeout
         )

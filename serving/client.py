@@ -13,7 +13,6 @@ from itertools import count, islice
 from types import TracebackType
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from serving import requests, results, targets
@@ -162,9 +161,10 @@ class Client:
             timeout: Seconds; by default the client's.
 
         Raises:
+            UsageError: An input is nothing that a request carries.
             TargetError: The target did not answer, or refused.
         """
-        arrays = {name: np.asarray(value) for name, value in inputs.items()}
+        arrays = requests.tensors(inputs)
         return self._retried(
             lambda left: self._transport.call(Call(signature=signature, inputs=arrays, timeout=left)), timeout
         )

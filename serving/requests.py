@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving import images
-from serving.messages import example
+from serving.messages import DTYPES, example
 from serving.results import Result
 from signatures.errors import UsageError, VitrinaError, did_you_mean
 from signatures.spec import Signature, Tensor
 
-__all__ = ["Request", "build", "no_signature", "readable", "reason"]
+__all__ = ["Request", "build", "no_signature", "readable", "reason", "tensors"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +132,26 @@ def _told(signature: str, describe: Callable[[], Mapping[str, Signature]]) -> Ma
 def no_signature(signature: str, known: Mapping[str, Signature]) -> str:
     """The line for a person who asked for a signature that the model has not."""
     return f"The model has no signature '{signature}', only {', '.join(known)}.{did_you_mean(signature, known)}"
+
+
+def tensors(inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Inputs as arrays that a request can carry.
+
+    Args:
+        inputs: Arrays, or what makes one, by name.
+
+    Raises:
+        UsageError: One has a dtype that TensorFlow does not know, or an object array holds other things than strings.
+    """
+    arrays = {name: np.asarray(value) for name, value in inputs.items()}
+    for name, array in arrays.items():
+        if array.dtype == object:
+            strange = {type(value).__name__ for value in array.reshape(-1) if not isinstance(value, str | bytes)}
+            if strange:
+                raise UsageError(f"The input '{name}' holds a {min(strange)}, wanted strings, or numbers of one shape.")
+        elif array.dtype.kind not in "SU" and array.dtype.name not in DTYPES:
+            raise UsageError(f"The input '{name}' has dtype {array.dtype}, which no signature takes. Convert it first.")
+    return arrays
 
 
 def reason(signature: str, inputs: Iterable[str], known: Mapping[str, Signature]) -> str | None:

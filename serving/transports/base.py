@@ -137,11 +137,10 @@ def explain(target: Target, code: str, detail: str, *, signature: str = "", time
     detail = " ".join(detail.split())
     where = f"{target.scheme}://{target.address}" if target.host else target.text
     if code == "UNAVAILABLE":
-        advice = _unavailable(where, detail)
+        advice = _unavailable(target, where, detail)
     elif code == "DEADLINE_EXCEEDED":
         advice = (
-            f"{where} did not answer within {round(timeout, 2):g} s. Allow more with a longer timeout, or send less at "
-            "once."
+            f"{where} did not answer within {timeout:.3g} s. Allow more with a longer timeout, or send less at once."
         )
     elif code == "NOT_FOUND":
         advice = (
@@ -161,7 +160,7 @@ def explain(target: Target, code: str, detail: str, *, signature: str = "", time
     return kind(code, advice, detail)
 
 
-def _unavailable(where: str, detail: str) -> str:
+def _unavailable(target: Target, where: str, detail: str) -> str:
     if not _LOST.search(detail) and not _TLS.search(detail):
         return f"{where} is not available now: {detail.rstrip('.')}. Ask again later, or less at once."
     if _TLS.search(detail):
@@ -169,7 +168,9 @@ def _unavailable(where: str, detail: str) -> str:
             f"No encrypted connection to {where}: {detail.rstrip('.')}. Give the authority that signed the server's "
             "certificate (ca), and a certificate and key where the server asks for them."
         )
-    return f"Nothing serves at {where} now: {detail.rstrip('.')}. Is it running? Start it with: vitrina serve"
+    door = "gRPC" if target.scheme.startswith("grpc") else "REST"
+    advice = f"Is it running, and is this its port for {door}? Start it with: vitrina serve"
+    return f"Nothing serves at {where} now: {detail.rstrip('.')}. {advice}"
 
 
 def _named(target: Target) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.targets import LOOPBACK, Target
-from serving.transports.base import Call, Options, TargetError, explain, object_array
+from serving.transports.base import Call, Options, TargetError, Tls, explain, object_array
 from signatures.errors import UsageError
 from signatures.spec import Signature, Tensor
 
@@ -36,7 +36,7 @@ class HttpTransport:
 
     def __init__(self, target: Target, options: Options) -> None:
         self._target = target
-        self._client = httpx.Client(**_client_options(options, httpx.HTTPTransport))
+        self._client = httpx.Client(**_client_options(target, options, httpx.HTTPTransport))
         self._known: dict[str, Signature] | None = None
 
     def call(self, call: Call) -> dict[str, NDArray[Any]]:
@@ -85,7 +85,7 @@ class AsyncHttpTransport:
 
     def __init__(self, target: Target, options: Options) -> None:
         self._target = target
-        self._client = httpx.AsyncClient(**_client_options(options, httpx.AsyncHTTPTransport))
+        self._client = httpx.AsyncClient(**_client_options(target, options, httpx.AsyncHTTPTransport))
         self._known: dict[str, Signature] | None = None
 
     async def call(self, call: Call) -> dict[str, NDArray[Any]]:
@@ -125,8 +125,9 @@ class AsyncHttpTransport:
         return _read(self._target, response.status_code, response.content, signature, timeout)
 
 
-def _client_options(options: Options, transport: Any) -> dict[str, Any]:
-    verify = _verify(options)
+def _client_options(target: Target, options: Options, transport: Any) -> dict[str, Any]:
+    # Reading the system's authorities takes a while, and plain HTTP verifies nobody.
+    verify = _verify(options) if target.scheme == "https" else False
     return {
         "headers": {"content-type": "application/json", **options.headers},
         "verify": verify,
@@ -135,19 +136,21 @@ def _client_options(options: Options, transport: Any) -> dict[str, Any]:
     }
 
 
-def _verify(options: Options) -> ssl.SSLContext | bool:
-    if options.tls is None:
-        return True
+def _verify(options: Options) -> ssl.SSLContext:
+    tls = options.tls or Tls()
     try:
-        context = ssl.create_default_context(cafile=options.tls.ca)
-        if options.tls.cert is not None:
-            context.load_cert_chain(options.tls.cert, options.tls.key)
+        context = ssl.create_default_context(cafile=tls.ca) if tls.ca else httpx.create_ssl_context()
+        if tls.cert is not None:
+            context.load_cert_chain(tls.cert, tls.key)
     except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"The certificates {options.tls} cannot be read ({error}). Give PEM files.") from error
+        raise UsageError(f"The certificates {tls} cannot be read ({error}). Give PEM files.") from error
     return context
 
 
 def _body(call: Call) -> bytes:
+    for name, array in call.inputs.items():
+        if array.dtype.kind == "c":
+            raise UsageError(f"The input '{name}' is {array.dtype}, which JSON does not carry. Ask over gRPC.")
     inputs = {name: _json(array) for name, array in call.inputs.items()}
     return json.dumps({"signature_name": call.signature, "inputs": inputs}).encode()
 

@@ -26,7 +26,7 @@ class LocalTransport:
     def __init__(self, target: Target, options: Options) -> None:
         del options  # nothing to connect, nothing to retry
         self._target = target
-        self._folder = base_path.resolve(Path(target.model).expanduser())
+        self._folder = base_path.resolve(_with_version(Path(target.model).expanduser()))
         self._lock = threading.Lock()
         self._loaded: Any = None
 
@@ -86,6 +86,12 @@ class AsyncLocalTransport:
     async def close(self) -> None:
         """Frees the model."""
         self._sync.close()
+
+
+def _with_version(path: Path) -> Path:
+    """`BASE@3` is the folder `BASE/3`, unless there is a folder of that very name."""
+    base, at, version = path.name.rpartition("@")
+    return path.parent / base / version if at and version.isdecimal() and not path.exists() else path
 
 
 def _load(folder: Path) -> Any:

@@ -17,6 +17,7 @@ from serving.client import TargetError, connect
 from serving.targets import parse
 from serving.transports import http_transport
 from serving.transports.base import RefusedError, explain
+from signatures.errors import UsageError
 from signatures.spec import Signature, Tensor
 
 FULL = "The batch scheduling queue to which this task was submitted is full"
@@ -26,7 +27,7 @@ FULL = "The batch scheduling queue to which this task was submitted is full"
     ("code", "detail", "says"),
     [
         ("UNAVAILABLE", "failed to connect to all addresses", "Nothing serves at grpc://host:1 now"),
-        ("UNAVAILABLE", "Server disconnected without sending a response.", "Is it running"),
+        ("UNAVAILABLE", "Server disconnected without sending a response.", "is this its port for gRPC"),
         ("UNAVAILABLE", FULL, "Ask again later, or less at once"),
         ("UNAVAILABLE", "Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", "Give the authority that signed"),
         ("UNAVAILABLE", "[SSL: CERTIFICATE_VERIFY_FAILED] self-signed", "No encrypted connection to grpc://host:1"),
@@ -155,3 +156,33 @@ def test_json_outputs_get_their_dtype_and_shape():
     # Without metadata, as behind a gateway that lets nothing else through.
     assert outputs({"outputs": [[1.5, 2]]})["output_0"].dtype == np.float32
     assert outputs({"outputs": {"b64": "eA=="}})["output_0"].item() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (np.zeros(1, "datetime64[s]"), "has dtype datetime64"),
+        (np.zeros(1, np.longdouble), "which no signature takes"),
+        (np.array([b"x", 3], dtype=object), "holds a int"),
+        ([None], "holds a NoneType"),
+    ],
+)
+def test_tensors_that_no_request_carries(value, says):
+    with connect("grpc://localhost:1/m") as client, pytest.raises(UsageError, match=says):
+        client.call({"x": value})
+
+
+def test_complex_numbers_go_over_grpc_only():
+    with (
+        answering(404, b"<html>") as target,
+        connect(target) as client,
+        pytest.raises(UsageError, match="complex64, which JSON does not carry"),
+    ):
+        client.call({"x": np.zeros(1, np.complex64)})
+
+
+def test_a_version_of_a_base_on_disk(served):
+    with connect(served["path"] + "@1") as client:
+        assert "serving_default" in client.signatures()
+    with pytest.raises(UsageError, match="There is no folder"):
+        connect(served["path"] + "@7")
