@@ -23,6 +23,9 @@ __all__ = ["AsyncHttpTransport", "HttpTransport"]
 
 T = TypeVar("T")
 
+_POOL = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=60)
+"""As many connections as there are callers at a time; how many that are is theirs to bound."""
+
 _CODES = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 409: "ABORTED",
     413: "RESOURCE_EXHAUSTED", 429: "RESOURCE_EXHAUSTED", 499: "CANCELLED", 501: "UNIMPLEMENTED", 502: "UNAVAILABLE",
@@ -57,12 +60,14 @@ class HttpTransport:
         self._client.close()
 
     def _signature(self, call: Call) -> Signature | None:
-        if self._known is None or call.signature not in self._known:
+        if self._known is None or (self._known and call.signature not in self._known):
             try:
                 self._known = self.signatures(call.timeout)
             except TargetError as error:
                 if error.code not in ("NOT_FOUND", "INVALID_ARGUMENT", "UNIMPLEMENTED"):
                     raise
+                if error.code == "UNIMPLEMENTED":
+                    self._known = {}  # never asked again
                 return None  # a gateway that lets only :predict through; dtypes are then guessed from the JSON
         return self._known.get(call.signature)
 
@@ -107,12 +112,14 @@ class AsyncHttpTransport:
         await self._client.aclose()
 
     async def _signature(self, call: Call) -> Signature | None:
-        if self._known is None or call.signature not in self._known:
+        if self._known is None or (self._known and call.signature not in self._known):
             try:
                 self._known = await self.signatures(call.timeout)
             except TargetError as error:
                 if error.code not in ("NOT_FOUND", "INVALID_ARGUMENT", "UNIMPLEMENTED"):
                     raise
+                if error.code == "UNIMPLEMENTED":
+                    self._known = {}  # never asked again
                 return None
         return self._known.get(call.signature)
 
@@ -131,8 +138,9 @@ def _client_options(target: Target, options: Options, transport: Any) -> dict[st
     return {
         "headers": {"content-type": "application/json", **options.headers},
         "verify": verify,
+        "limits": _POOL,
         # A proxy from the environment serves the outside world, never this machine.
-        "mounts": {f"all://{host}": transport(verify=verify) for host in LOOPBACK},
+        "mounts": {f"all://{host}": transport(verify=verify, limits=_POOL) for host in LOOPBACK},
     }
 
 

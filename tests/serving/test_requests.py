@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from serving import requests
+from serving.messages import message
 from signatures.errors import UsageError
 from signatures.spec import Signature, Tensor
 
@@ -63,6 +64,13 @@ def test_points_go_along_with_a_shrunk_image():
     )
     assert request.inputs["points"].tolist() == [[[10.0, 10.0], [40.0, 0.0]]]
     assert request.inputs["points"].dtype == np.float32
+
+
+@pytest.mark.parametrize(("signature", "name"), [("from_examples", "examples"), ("classify", "inputs")])
+def test_images_go_into_examples(signature, name):
+    inputs = build([b"a", b"b"], signature).inputs
+    found = [type(message("Example")).FromString(data) for data in inputs[name]]
+    assert [each.features.feature["image/encoded"].bytes_list.value[0] for each in found] == [b"a", b"b"]
 
 
 def test_none_is_left_out():

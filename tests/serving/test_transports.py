@@ -73,8 +73,17 @@ def test_why_a_model_refuses(signature, sent, says):
 def answering(status, body, wait=None):
     """A server that gives every request this answer; with `wait`, only once that is set."""
 
+    answering.connections = answering.requests = 0
+
     class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self):
+            answering.connections += 1
+            super().setup()
+
         def do_POST(self):
+            answering.requests += 1
             if wait is not None:
                 wait.wait(10)
             self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -123,6 +132,20 @@ async def test_whatever_http_answers_is_one_line(status, body, code):
     assert caught.value.code == again.value.code == code
     assert str(caught.value) == str(again.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_connections_are_kept(asynchronous):
+    body = json.dumps({"outputs": {"labels": [["a"]], "scores": [[0.5]]}}).encode()
+    with answering(200, body) as target:
+        if asynchronous:
+            async with connect_async(target, retries=0) as client:
+                assert [(await client.predict(b"x")).label for _ in range(3)] == ["a"] * 3
+        else:
+            with connect(target, retries=0) as client:
+                assert [client.predict(b"x").label for _ in range(3)] == ["a"] * 3
+    assert answering.connections == 1
+    assert answering.requests == 4  # without metadata it is asked for once
 
 
 def test_metadata_counts_to_the_deadline():
