@@ -19,7 +19,7 @@ __all__ = ["columns", "decimals", "error_body", "quoted", "rows", "string"]
 
 _SHORT = {0x08: "\\b", 0x0C: "\\f", 0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t", 0x22: '\\"', 0x5C: "\\\\"}
 _ESCAPES = {code: f"\\u{code:04X}" for code in range(0x20)} | _SHORT
-_LONGEST = 1 << 25
+_LONGEST = 1 << 23
 """Characters of a quotation. Indentation makes deep nesting grow with its square: 200 kB of brackets are 40 GB."""
 _SMALLEST = {4: np.finfo(np.float32).tiny, 8: np.finfo(np.float64).tiny}
 
