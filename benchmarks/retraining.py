@@ -39,7 +39,7 @@ KILLED_AFTER = 5
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.retraining", description=__doc__)
     parser.add_argument("--limit", type=int, default=None, help="images per digit (default: all)")
-    parser.add_argument("--epochs", type=int, default=30, help="per span (default: 30)")
+    parser.add_argument("--epochs", type=int, default=40, help="per span (default: 40)")
     parser.add_argument("--least", type=float, default=LEAST, help="accuracy of the second model (default: 0.95)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vitrina-retraining-") as scratch:
@@ -52,7 +52,7 @@ def demonstrate(folder: Path, limit: int | None, epochs: int, least: float) -> l
     """Runs the four; what did not go as it should."""
     data, base = folder / "data", folder / "served"
     schedule = Schedule(epochs=epochs, batch_size=32, learning_rate=3e-3, shift=0.06)
-    digits.write_checkpoint(folder / "checkpoint", hidden_size=48, layers=2)
+    digits.write_checkpoint(folder / "checkpoint", hidden_size=64, layers=2)
     failed: list[str] = []
     told: list[str] = []
 
