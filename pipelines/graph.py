@@ -21,6 +21,7 @@ from typing import Any
 from pipelines.data import CLASSIFICATION, EVAL, TRAIN, Data, find
 from pipelines.pushers import find as find_pusher
 from pipelines.runners import beam_args
+from pipelines.served import choose
 from pipelines.settings import Settings
 from signatures.errors import UsageError
 
@@ -42,11 +43,14 @@ def build(settings: Settings, *, started: str, pipeline_root: str | None = None)
         A `tfx.v1.dsl.Pipeline`, on this machine with SQLite metadata below `settings.root`.
 
     Raises:
-        UsageError: The data folder is missing or holds no classes, or there is no such target to push to.
+        UsageError: The data folder is missing or holds no classes, or there is no such server or target to push to.
     """
     from tfx import v1 as tfx
 
     here = pipeline_root is None
+    if here:
+        # Rather now than after the training.
+        choose(settings.server)
     for target in settings.push_to:
         kind = find_pusher(target)
         if here:

@@ -70,6 +70,7 @@ def test_how_a_run_ends(result: RunResult, code: int, told: str, monkeypatch: py
         (["--class-threshold", "-1"], "Got class_threshold -1.0"),
         (["--keep", "0"], "at least 1 version stays"),
         (["--push-to", "nowhere"], "Got the target 'nowhere'"),
+        (["--server", "tensorflow_model_server"], "not on PATH"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(
@@ -77,6 +78,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(
 ) -> None:
     pytest.importorskip("tfx", reason="the tfx extra is not installed in this lane")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "d" / "class").mkdir(parents=True)
     assert main([*COMMAND, *words]) == 2
     assert told in capsys.readouterr().err
