@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from signatures.errors import UsageError, VitrinaError
 
-__all__ = ["Image", "encode", "is_batch", "pixels", "shrink"]
+__all__ = ["Image", "encode", "is_batch", "pixels", "readable", "shrink"]
 
 _ORIENTATION = 0x0112  # the EXIF tag; values from 5 on swap width and height
 
@@ -48,7 +48,29 @@ def encode(image: Image) -> bytes:
         return _read(Path(image))
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
-    return _png(_pillow(image))
+    return _png(readable(image))
+
+
+def readable(image: Image) -> Any:
+    """What a file holds, bytes as they are, and all else as a Pillow image whose pixels are there.
+
+    Args:
+        image: One image.
+
+    Raises:
+        UsageError: There is no such file, the object is no image, or its pixels cannot be read.
+        VitrinaError: The file cannot be read.
+    """
+    if isinstance(image, str | os.PathLike):
+        return _read(Path(image))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    opened = _pillow(image)
+    try:
+        opened.load()
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UsageError(f"A Pillow image cannot be read ({error}). Open its file again.") from error
+    return opened
 
 
 def pixels(image: Image) -> NDArray[np.uint8]:

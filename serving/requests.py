@@ -223,30 +223,22 @@ def _batched(name: str, array: NDArray[Any], rank: int, count: int) -> NDArray[A
     )
 
 
-def readable(batch: list[Any]) -> tuple[list[bytes], Callable[[list[Result]], list[Result]]]:
+def readable(batch: list[Any]) -> tuple[list[Any], Callable[[list[Result]], list[Result]]]:
     """What of a batch can be read, so that one file that cannot does not spoil the rest.
 
     Returns:
-        The encoded images, and a function that puts their answers back in order beside the errors of the others.
+        The images, and a function that puts their answers back in order beside the errors of the others.
     """
-    encoded: list[bytes] = []
+    found: list[Any] = []
     errors: dict[int, Result] = {}
     for index, picture in enumerate(batch):
-        data = _encoded_or_error(picture)
-        if isinstance(data, Result):
-            errors[index] = data
-        else:
-            encoded.append(data)
+        try:
+            found.append(images.readable(picture))
+        except VitrinaError as error:
+            errors[index] = Result(error=str(error))
 
     def merge(answers: list[Result]) -> list[Result]:
         rest = iter(answers)
         return [errors[index] if index in errors else next(rest) for index in range(len(batch))]
 
-    return encoded, merge
-
-
-def _encoded_or_error(picture: Any) -> bytes | Result:
-    try:
-        return images.encode(picture)
-    except VitrinaError as error:
-        return Result(error=str(error))
+    return found, merge

@@ -141,7 +141,7 @@ def test_bad_images_of_others_in_the_same_batch_change_no_answer(merging, truth,
         assert answer == Classification(error=answer.error)
 
 
-@pytest.mark.parametrize("signature", ["from_examples", "classify", "pixels"])
+@pytest.mark.parametrize("signature", ["classify", "pixels"])
 def test_other_signatures_take_the_same_images(client, truth, photos, signature):
     answers = client.predict(photos[:2], signature=signature)
     assert [answer.labels for answer in answers] == [answer.labels for answer in truth[:2]]
@@ -255,8 +255,10 @@ def test_threads_share_a_client(client, truth, photos):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_asyncio_client_answers_the_same(served, truth, photos, kind):
+async def test_the_asyncio_client_answers_the_same(served, clients, truth, photos, kind, monkeypatch):
     async with connect_async(served[kind], timeout=120) as client:
+        if kind == "path":  # the same model, loaded once
+            monkeypatch.setattr(client._transport._sync, "_loaded", clients[kind]._transport._loaded)
         assert await client.predict(photos) == truth
         assert (await client.predict(photos[0])).labels == truth[0].labels
         assert set(await client.signatures()) >= {"serving_default", "model"}

@@ -158,3 +158,9 @@ def test_arrays_of_other_libraries():
 def test_what_can_be_walked_through_is_streamed():
     with pytest.raises(UsageError, match=r"Got a generator.* Client\.stream"):
         images.encode(image for image in (RGB, RGB))
+
+
+def test_a_pillow_image_of_a_truncated_file(photos):
+    for act in (images.encode, images.readable, images.pixels):
+        with pytest.raises(UsageError, match="cannot be read"):
+            act(Image.open(io.BytesIO(photos[0][:20_000])))
