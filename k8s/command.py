@@ -50,6 +50,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         _cluster_options(each)
         _timeout_option(each)
     _cluster_options(_named(action("delete", "delete a servable and its canary from a cluster")))
+    measuring = action("measure", "measure a servable here, for what render and apply size pods by; its card keeps it")
+    measuring.add_argument("base", metavar="BASE", type=Path, help="the servable's base path on this machine")
+    measuring.add_argument("images", metavar="IMAGE", nargs="*", type=Path, help="what to ask about (default: noise)")
+    measuring.add_argument("--seconds", type=float, default=8.0, help="of each of two loads (default: 8)")
     for each in made:
         # The flag is known to the command itself; here it may stand after the action as well.
         each.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
@@ -72,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         "promote": _promote,
         "rollback": _rollback,
         "delete": _delete,
+        "measure": _measure,
     }
     return actions[arguments.action](arguments)
 
@@ -289,4 +294,11 @@ def _delete(arguments: argparse.Namespace) -> int:
 
     changes = delete(arguments.name, cluster=_cluster(arguments), tell=_say)
     print(f"{len(changes)} objects deleted")
+    return 0
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    from k8s.measure import measure
+
+    print(json.dumps(measure(arguments.base, arguments.images, seconds=arguments.seconds)))
     return 0

@@ -63,6 +63,7 @@ k8s = Group(
         "promote": "k8s.canary",
         "rollback": "k8s.canary",
         "delete": "k8s.deploy",
+        "measure": "k8s.measure",
     },
 )
 """`vitrina.k8s.render(...)`."""
