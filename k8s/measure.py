@@ -54,7 +54,8 @@ def measure(base: Path, images: Sequence[Path | bytes] = (), *, seconds: float =
     if inputs != {"image_bytes"}:
         raise UsageError(
             f"{base} answers {card.task}, which wants {', '.join(sorted(inputs)) or 'no images'}; only servables "
-            "that take images alone are measured by themselves. Give --latency-ms, --images-per-second and --memory-gib instead."
+            "that take images alone are measured by themselves. Give --latency-ms, --images-per-second and "
+            "--memory-gib instead."
         )
     with _served(base) as (target, process):
         found = figures(target, process, list(images) or [_noise()], seconds=seconds)
