@@ -95,6 +95,8 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
     from pipelines.serving_check import Serving
 
     task = _task(settings, data)
+    if unknown := sorted({*settings.slices} - {*measured(task)}):
+        raise UsageError(f"Got --slice {unknown[0]}, but the Examples have: {', '.join(measured(task))}.")
     images = ImageGen(
         data=settings.data,
         fingerprint=data.fingerprint if data else "",

@@ -70,6 +70,7 @@ def test_how_a_run_ends(result: RunResult, code: int, told: str, monkeypatch: py
         (["--class-threshold", "-1"], "Got class_threshold -1.0"),
         (["--keep", "0"], "at least 1 version stays"),
         (["--push-to", "nowhere"], "Got the target 'nowhere'"),
+        (["--slice", "image/colour"], "the Examples have: image/class/label"),
         (["--server", "tensorflow_model_server"], "not on PATH"),
     ],
 )
@@ -79,6 +80,8 @@ def test_what_cannot_be_is_refused_before_anything_runs(
     pytest.importorskip("tfx", reason="the tfx extra is not installed in this lane")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    (tmp_path / "d" / "class").mkdir(parents=True)
+    for name in ("one", "two"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        (tmp_path / "d" / name / "1.png").write_bytes(b"not looked at yet")
     assert main([*COMMAND, *words]) == 2
     assert told in capsys.readouterr().err

@@ -114,8 +114,10 @@ def test_it_was_served_before_it_was_pushed(first: tuple[RunResult, list[Event]]
     assert checks == {
         "parity certificate": True,
         "answers over grpc": True,
+        "the trainer's own answers over grpc": True,
         "broken images over grpc": True,
         "answers over rest": True,
+        "the trainer's own answers over rest": True,
         "broken images over rest": True,
     }
     assert result.serving["latency_ms"]["grpc"]["p50"] > 0

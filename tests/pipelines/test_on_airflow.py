@@ -12,7 +12,9 @@ import pytest
 from pipelines.settings import Schedule, Settings
 from vitrina.cli import main
 
-COMMAND = "pipeline compile --for airflow --model google/vit-base-patch16-224 --name flowers --epochs 3 --slice image/x"
+COMMAND = (
+    "pipeline compile --for airflow --model google/vit-base-patch16-224 --name flowers --epochs 3 --slice image/width"
+)
 
 
 def compiled(folder: Path, more: str = "") -> int:
@@ -29,7 +31,7 @@ def test_the_file_names_the_settings_and_nothing_is_lost(tmp_path: Path, monkeyp
     assert settings.data == str(tmp_path / "data"), "a worker may stand in another folder"
     assert settings.root == tmp_path / "root"
     assert settings.schedule.epochs == 3
-    assert settings.slices == ("image/x",)
+    assert settings.slices == ("image/width",)
     assert "schedule='@daily'" in (tmp_path / "flowers.py").read_text()
 
 
