@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from signatures import base_path, pictures, side_by_side
 from signatures.checkpoint import Checkpoint, restore
-from signatures.errors import UsageError
+from signatures.errors import CheckFailed, UsageError
 from signatures.quiet import quiet_transformers
 from signatures.spec import Card
 from signatures.tasks import TASKS, Task
@@ -192,6 +192,7 @@ def verify(
 
     Raises:
         UsageError: There is no servable, it carries no checkpoint, or an image cannot be read.
+        CheckFailed: The servable fails on a batch of images.
         VitrinaError: The picture cannot be written.
     """
     import tensorflow as tf
@@ -205,7 +206,9 @@ def verify(
     task = TASKS[card.task]
     with quiet_transformers():
         checkpoint = restore(version, card, loaded)
-        rows = [_row(name, data, loaded.signatures, checkpoint, task) for name, data in chosen.items()]
+        answers = _answers(list(chosen.values()), loaded.signatures["serving_default"], card, task)
+        pairs = zip(chosen.items(), answers, strict=True)
+        rows = [_row(name, data, answer, loaded.signatures, checkpoint, task) for (name, data), answer in pairs]
         dtype = str(card.extra.get("dtype", "float32"))
         report = Report(
             task=card.task,
@@ -248,22 +251,61 @@ def _open(name: str, data: bytes) -> Any:
         raise UsageError(f"{name} cannot be read by Pillow ({error}). Give image files that it reads.") from error
 
 
-def _row(name: str, data: bytes, signatures: Mapping[str, Any], checkpoint: Checkpoint, task: Task) -> Row:
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    """What a servable said of one picture, and the further inputs that it was asked with, without batch axis."""
+
+    outputs: Mapping[str, Any]
+    further: Mapping[str, Any]
+
+
+def _answers(encoded: Sequence[bytes], ask: Any, card: Card, task: Task) -> list[_Answer]:
+    """The answers of `serving_default`, asked alone and in batches, whose items must not know of each other.
+
+    Raises:
+        CheckFailed: A batch fails; the message tells TensorFlow's reason.
+    """
+    import tensorflow as tf
+
+    wanted = card.signatures["serving_default"].inputs
+    several = None not in card.signatures["preprocess"].outputs["pixel_values"].shape[1:]
+    answers: list[_Answer] = []
+    while len(answers) < len(encoded):
+        # Pictures of different sizes cannot be batched where the processor leaves them so.
+        count = next((size for size in (1, 3) if len(answers) < size), 4) if several else 1
+        batch = encoded[len(answers) : len(answers) + count]
+        further = {key: value for key, value in task.samples(len(batch)).items() if key in wanted}
+        try:
+            outputs = ask(image_bytes=tf.constant(batch), **{key: tf.constant(value) for key, value in further.items()})
+        except tf.errors.OpError as error:
+            told = " ".join(error.message.split())[:300]
+            raise CheckFailed(
+                f"The servable fails on a batch of {len(batch)} images: {told} Report its class, {card.source.cls}."
+            ) from error
+        arrays = {key: value.numpy() for key, value in outputs.items()}
+        answers += [
+            _Answer(
+                outputs={key: value[index] for key, value in arrays.items()},
+                further={key: value[index] for key, value in further.items()},
+            )
+            for index in range(len(batch))
+        ]
+    return answers
+
+
+def _row(
+    name: str, data: bytes, answer: _Answer, signatures: Mapping[str, Any], checkpoint: Checkpoint, task: Task
+) -> Row:
     import tensorflow as tf
 
     image = _open(name, data)
-    wanted_inputs = checkpoint.card.signatures["serving_default"].inputs
-    further = {key: value for key, value in task.samples(1).items() if key in wanted_inputs}
     encoded = tf.constant([data])
-    answer = signatures["serving_default"](
-        image_bytes=encoded, **{key: tf.constant(value) for key, value in further.items()}
-    )
+    got = answer.outputs
     features = {key: value.numpy()[0] for key, value in signatures["preprocess"](image_bytes=encoded).items()}
     wanted = checkpoint.features(image)
     grey_max, grey_mean = _grey(features["pixel_values"], wanted["pixel_values"], image, checkpoint)
-    got = {key: value.numpy()[0] for key, value in answer.items()}
     if task.reference is not None and checkpoint.card.source.kind == PIPELINES:
-        want = task.reference(checkpoint, image, {key: value[0] for key, value in further.items()})
+        want = task.reference(checkpoint, image, answer.further)
         output_max, agrees = (task.difference or difference)(got, want)
     else:
         output_max, agrees = _raw_difference(signatures["model"], checkpoint, features, wanted)

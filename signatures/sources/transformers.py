@@ -21,7 +21,7 @@ from signatures.errors import MissingExtra, UsageError, VitrinaError, did_you_me
 from signatures.model import MEANINGS, Model, Tensors
 from signatures.preprocessing import Preprocessing, from_processor_config
 from signatures.quiet import quiet_transformers
-from signatures.sources import _safetensors
+from signatures.sources import _mended, _safetensors
 from signatures.spec import Card, Source, Tensor
 from signatures.tasks import TASKS
 
@@ -71,7 +71,7 @@ def load(
     architecture = (config.get("architectures") or [""])[0].removeprefix("TF")
     task = task or task_of(architecture, model)
     cls = _tf_class(architecture, task, model)
-    with quiet_transformers(), _images_of_any_size():
+    with quiet_transformers(), _mended.images_of_any_size():
         native = _from_pretrained(cls, model, revision, dtype)
         _generate_as_saved(native, files)
     return wrap(
@@ -167,6 +167,7 @@ def wrap(
     """
     import tensorflow as tf
 
+    _mended.windows()
     config = native.config.to_dict()
     module = tf.Module(name="model")
     # The variables alone: tracking the Keras object would retrace every layer when saving.
@@ -238,7 +239,7 @@ def restore(folder: Path, card: Card, weights: Sequence[Any]) -> Any:
     arguments = {}
     if _may_lack_pooler(cls) and not any("pooler" in name for name in stored):
         arguments["add_pooling_layer"] = False
-    with quiet_transformers(), _images_of_any_size():
+    with quiet_transformers(), _mended.images_of_any_size():
         native = cls(cls.config_class.from_json_file(folder / CONFIG), **arguments)
         native.build_in_name_scope()
         if (folder / GENERATION).is_file():
@@ -290,8 +291,9 @@ def _tf_class(architecture: str, task: str, model: str) -> Any:
     # A head may be an ending (`ForImageClassification`) or a whole name (`CLIPModel`).
     candidates = [f"TF{head}" for head in heads if stem and head.startswith(stem)]
     candidates += [f"TF{stem}{head}" for head in heads if re.match("For|VisionModel$|Model$", head)]
-    # A task without heads of its own takes the class that the checkpoint names.
-    if not heads or (architecture.endswith(heads) and task_of(architecture, model) == task):
+    # A task without heads of its own takes the class that the checkpoint names, and so does one that knows it.
+    known_whole = architecture in TASKS[task].also
+    if not heads or known_whole or (architecture.endswith(heads) and task_of(architecture, model) == task):
         candidates = [f"TF{architecture}"]
     for name in candidates:
         # transformers answers with a placeholder that raises where its back end is missing, and not at all for
@@ -387,31 +389,6 @@ def _for_inference(config: Any) -> Any:
     if tower.model_type == "blip_vision_model" and not hasattr(tower, "num_channels"):
         tower.num_channels = 3
     return config
-
-
-@contextlib.contextmanager
-def _images_of_any_size() -> Iterator[None]:
-    """Lets transformers make models whose images are oblong, or whose configuration says no size (Cvt).
-
-    It wants one square size, for Keras's own way of saving models, which nothing here uses.
-    """
-    from transformers import TFPreTrainedModel
-
-    usual = TFPreTrainedModel.input_signature
-
-    def either(self: Any) -> dict[str, Any]:
-        import tensorflow as tf
-
-        try:
-            return dict(usual.fget(self))
-        except (TypeError, NotImplementedError):
-            return {"pixel_values": tf.TensorSpec([None, None, None, None], tf.float32, name="pixel_values")}
-
-    TFPreTrainedModel.input_signature = property(either)
-    try:
-        yield
-    finally:
-        TFPreTrainedModel.input_signature = usual
 
 
 @contextlib.contextmanager

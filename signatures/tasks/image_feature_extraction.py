@@ -26,7 +26,7 @@ def fit(model: Model, options: Mapping[str, Any]) -> Head:
         UsageError: The model has no such output, seen when its raw outputs are first traced.
     """
     wanted = POOLED if options["pool"] else HIDDEN
-    masked = _masked(model) if _restores(model.native) else {}
+    parts = _masked(model) if _restores(model.native) else _towered(model) if _tower(model.native) is not None else {}
 
     def postprocess(raw: Tensors, request: Request) -> Tensors:  # noqa: ARG001
         if wanted in raw:
@@ -44,8 +44,30 @@ def fit(model: Model, options: Mapping[str, Any]) -> Head:
         outputs={"embedding": Tensor(dtype="float32", shape=(None, _width(model)), meaning=how)},
         postprocess=postprocess,
         options={"pool": options["pool"], "embedding": how},
-        **masked,
+        **parts,
     )
+
+
+def _tower(native: Any) -> Any:
+    """The part of a whole model that sees, where it has no class that loads it alone; None for all others."""
+    if type(native).__name__.endswith("VisionModel"):
+        return None
+    kind = getattr(getattr(native, "config", None), "model_type", None)
+    if kind == "blip":
+        return getattr(native, "vision_model", None) or native.blip.vision_model
+    place = {"vision-encoder-decoder": "encoder", "vision-text-dual-encoder": "vision_model"}.get(str(kind))
+    return None if place is None else getattr(native, place)
+
+
+def _towered(model: Model) -> dict[str, Any]:
+    """What a head needs besides for a model of which one part sees."""
+    return {"forward": lambda given: _seen(_tower(model.native), given["pixel_values"])}
+
+
+def _seen(part: Any, pixel_values: Any) -> dict[str, Any]:
+    """What a part of a model that sees gives for images."""
+    outputs = part(pixel_values=pixel_values, training=False)
+    return {name: outputs[name] for name in (HIDDEN, POOLED) if outputs.get(name) is not None}
 
 
 def _restores(native: Any) -> bool:
@@ -69,8 +91,7 @@ def _masked(model: Model) -> dict[str, Any]:
         return {**given, "bool_masked_pos": tf.zeros([tf.shape(given["pixel_values"])[0], patches], tf.bool)}
 
     def forward(given: Tensors) -> Tensors:
-        body = _body(native)(given["pixel_values"], training=False)
-        whole = {name: body[name] for name in (HIDDEN, POOLED) if body.get(name) is not None}
+        whole = _seen(_body(native), given["pixel_values"])
         return {**whole, "reconstruction": native(**given, training=False)["reconstruction"]}
 
     inputs = {"pixel_values": model.inputs["pixel_values"], "bool_masked_pos": hidden}
@@ -83,7 +104,7 @@ def _body(native: Any) -> Any:
 
 def _width(model: Model) -> int | None:
     """The length of the vector where the configuration says it plainly."""
-    config = model.config.get("vision_config") or model.config
+    config = model.config.get("vision_config") or model.config.get("encoder") or model.config
     width = config.get("hidden_size")
     return width if isinstance(width, int) else None
 
@@ -100,16 +121,18 @@ def pooled(values: Any, data_format: str = "channels_first") -> Any:
 def reference(checkpoint: Checkpoint, image: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
     """The answer of transformers' own pipeline, averaged in NumPy where it gives tokens or places."""
     import numpy as np
+    import tensorflow as tf
     from transformers import ImageFeatureExtractionPipeline
 
     pool = checkpoint.card.options["pool"]
-    if _restores(checkpoint.native):
-        # The pipeline would answer with the reconstruction.
-        pixels = checkpoint.features(image)["pixel_values"][None]
-        body = _body(checkpoint.native)(pixels, training=False)
-        values = body[POOLED if pool else HIDDEN].numpy()[0]
-        return {"embedding": values.mean(axis={1: (), 2: 0, 3: (1, 2)}[values.ndim], dtype=np.float64)}
-    values = checkpoint.pipeline(ImageFeatureExtractionPipeline)(image, pool=pool, return_tensors=True)[0].numpy()
+    native = checkpoint.native
+    part = _body(native) if _restores(native) else _tower(native)
+    if part is None:
+        values = checkpoint.pipeline(ImageFeatureExtractionPipeline)(image, pool=pool, return_tensors=True)[0].numpy()
+    else:
+        # The pipeline would answer with the reconstruction, or ask for a text.
+        pixels = tf.constant(checkpoint.features(image)["pixel_values"][None])
+        values = _seen(part, pixels)[POOLED if pool else HIDDEN].numpy()[0]
     return {"embedding": values.mean(axis={1: (), 2: 0, 3: (1, 2)}[values.ndim], dtype=np.float64)}
 
 
@@ -117,6 +140,14 @@ TASK = Task(
     name="image-feature-extraction",
     summary="One vector per image that says what it looks like.",
     heads=("VisionModel", "Model", MASKED),
+    also=(
+        "BlipModel",
+        "BlipForConditionalGeneration",
+        "BlipForQuestionAnswering",
+        "BlipForImageTextRetrieval",
+        "VisionEncoderDecoderModel",
+        "VisionTextDualEncoderModel",
+    ),
     outputs={"embedding": Tensor(dtype="float32", shape=(None, None), meaning="the image's vector")},
     fit=fit,
     options={

@@ -223,7 +223,8 @@ def blip_config(tokenizer: Any) -> Any:
             **tower, "vocab_size": len(tokenizer), "encoder_hidden_size": 32, "max_position_embeddings": 64,
             "projection_dim": 24, **{f"{name}_token_id": tokenizer.vocab[token] for name, token in ids.items()},
         },
-        vision_config={**tower, "image_size": SIZE, "patch_size": 8, "num_channels": 3},
+        # BLIP's own is nearly 0, and all images would be alike.
+        vision_config={**tower, "image_size": SIZE, "patch_size": 8, "num_channels": 3, "initializer_range": 0.05},
         projection_dim=24,
     )  # fmt: skip
 

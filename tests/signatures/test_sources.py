@@ -94,13 +94,13 @@ def test_oblong_images_and_configurations_without_a_size(tmp_path: Path) -> None
         ViTImageProcessor,
     )
 
-    from signatures.sources.transformers import _images_of_any_size
+    from signatures.sources._mended import images_of_any_size
 
     small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     cvt = CvtConfig(embed_dim=[4, 4, 8], num_heads=[1, 1, 2], depth=[1, 2, 3])
     with pytest.raises(NotImplementedError):
         TFCvtForImageClassification(cvt)
-    with _images_of_any_size():
+    with images_of_any_size():
         made = [
             (TFViTForImageClassification(ViTConfig(**small, image_size=[16, 24], patch_size=8)), ViTImageProcessor()),
             (TFCvtForImageClassification(cvt), ConvNextImageProcessor()),
@@ -117,6 +117,22 @@ def test_oblong_images_and_configurations_without_a_size(tmp_path: Path) -> None
             np.testing.assert_array_equal(ours, theirs)
     pixels = np.zeros((1, 3, 16, 24), np.float32)
     assert sources.load(str(tmp_path / "TFViTForImageClassification")).call({"pixel_values": pixels})["logits"].shape
+
+
+def test_windows_of_swin_are_put_together_without_a_division() -> None:
+    """TensorFlow's graph optimizer makes 49 * (1 / 49) of a quotient, which is less than 1."""
+    import tensorflow as tf
+    from transformers.models.swin import modeling_tf_swin
+
+    from signatures.sources import _mended
+
+    _mended.windows()
+    picture = tf.random.stateless_uniform([3, 14, 21, 5], (0, 1))
+    put = tf.function(lambda picture: modeling_tf_swin.window_reverse(window_partition(picture, 7), 7, 14, 21))
+    window_partition = modeling_tf_swin.window_partition
+    np.testing.assert_array_equal(put(picture), picture)
+    graph = put.get_concrete_function(picture).graph.as_graph_def()
+    assert "RealDiv" not in {node.op for node in graph.node}
 
 
 def test_weights_of_tensorflow_in_one_file_and_in_shards(tiny_vit: Path, copied: Path) -> None:

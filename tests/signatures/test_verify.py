@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from signatures import pictures, side_by_side
 from signatures.base_path import latest
-from signatures.errors import UsageError, VitrinaError
+from signatures.errors import CheckFailed, UsageError, VitrinaError
 from signatures.verify import Report, Row, difference, verify
 
 
@@ -47,6 +48,50 @@ def test_an_answer_that_differs_is_a_breach(tiny_servable: Path, tmp_path: Path,
     assert not report.holds
     assert "in its outputs" in report.breach
     assert "differs" in report.table()
+
+
+def test_a_servable_that_mixes_up_or_fails_on_batches_is_a_breach(
+    tiny_servable: Path, tmp_path: Path, photos: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, each picture is answered rightly."""
+    import tensorflow as tf
+
+    for index, photo in enumerate(photos):
+        (tmp_path / f"{index}.png").write_bytes(photo)
+    loaded = tf.saved_model.load(str(latest(tiny_servable)))
+    plain, seen = loaded.signatures["serving_default"], []
+
+    def mixed(image_bytes: Any) -> Any:
+        seen.append(len(image_bytes))
+        return {name: value[::-1] for name, value in plain(image_bytes=image_bytes).items()}
+
+    def failing(image_bytes: Any) -> Any:
+        if len(image_bytes) > 1:
+            raise tf.errors.InvalidArgumentError(None, None, "Input to reshape\nis a tensor")
+        return plain(image_bytes=image_bytes)
+
+    def broken(answer: Any) -> Any:
+        signatures = {**loaded.signatures, "serving_default": answer}
+        return SimpleNamespace(signatures=signatures, model=loaded.model)
+
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: broken(mixed))
+    report = verify(tiny_servable, images=[tmp_path])
+    assert "in its outputs" in report.breach
+    assert seen == [1, 3], "alone, and in a batch"
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: broken(failing))
+    with pytest.raises(CheckFailed, match="fails on a batch of 3 images: Input to reshape is a tensor"):
+        verify(tiny_servable, images=[tmp_path])
+
+
+def test_words_in_bfloat16_agree_for_half_of_the_pictures() -> None:
+    rows = [row(image=f"{index}.jpg", output_max=1.0, agrees=False) for index in range(2)]
+    kept = {"task": "t", "reference": "R", "output_tolerance": 5e-2, "agreement_needed": 0.5}
+    report = Report(rows=(*rows, row(), row()), **kept)  # type: ignore[arg-type]
+    assert report.holds
+    assert (report.to_json()["agreement"], report.to_json()["output_max"]) == (0.5, 1.0)
+    assert report.to_json()["tolerances"]["agreement"] == 0.5
+    report = Report(rows=(*rows, row()), **kept)  # type: ignore[arg-type]
+    assert report.breach == "the best answer is the same for 33% of the images, less than 50%"
 
 
 def test_a_servable_that_resizes_otherwise_is_a_breach_and_is_shown(
@@ -162,6 +207,8 @@ def test_labels_are_compared_by_their_scores() -> None:
     assert difference({"text": b"one"}, {"text": "two"}) == (float("inf"), False)
     assert difference({"text": b"one"}, {"text": "one"}) == (0.0, True)
     assert difference({"embedding": np.zeros(3, np.float32)}, {"embedding": np.full(3, 0.5)}) == (0.5, True)
+    # As a share of the largest value, where that is above 1.
+    assert difference({"embedding": np.full(3, 49.0)}, {"embedding": np.full(3, 50.0)}) == (0.02, True)
 
 
 def test_what_cannot_be_compared_is_said(tiny_servable: Path, tmp_path: Path) -> None:
