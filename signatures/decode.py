@@ -2,10 +2,6 @@
 
 TensorFlow's own decoders differ from Pillow in places: an inexact inverse cosine transform by default, palettes of
 BMP files ignored, CMYK rounded down, EXIF orientation ignored. Each is made up for here.
-
-A decoder op that meets corrupt data fails the whole request it is part of. Here it is the only thing in a dataset of
-one element that ignores errors, so that the caller gets a flag instead. The dataset holds nothing else, because
-TensorFlow prepares a dataset's function anew at every call, which takes as long as the function is large.
 """
 
 from __future__ import annotations
@@ -16,23 +12,15 @@ import tensorflow as tf
 
 from signatures import gif, headers
 from signatures.cmyk import decode_four, variants
-from signatures.functions import apart
+from signatures.functions import apart, guarded
 from signatures.headers import Header
 from signatures.image import orient
 from signatures.octets import little, take
 
-__all__ = ["Reader", "decode", "guarded", "unguarded"]
+__all__ = ["Reader", "decode", "unguarded"]
 
 Reader = Callable[[Callable[[tf.Tensor], tf.Tensor], tf.Tensor], tf.Tensor]
 """Runs a decoder op on encoded bytes: `guarded` or `unguarded`."""
-
-
-def guarded(decoder: Callable[[tf.Tensor], tf.Tensor], data: tf.Tensor) -> tf.Tensor:
-    """A decoder's picture, or an empty one where it fails."""
-    tried = tf.data.Dataset.from_tensors(data).map(tf.autograph.experimental.do_not_convert(decoder)).ignore_errors()
-    spec = tried.element_spec
-    blank = tf.zeros([side or 0 for side in spec.shape], spec.dtype)
-    return tried.concatenate(tf.data.Dataset.from_tensors(blank)).take(1).get_single_element()
 
 
 def unguarded(decoder: Callable[[tf.Tensor], tf.Tensor], data: tf.Tensor) -> tf.Tensor:

@@ -15,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from signatures.functions import apart
+from signatures.functions import apart, guarded
 from signatures.gif import first_frame
 from signatures.octets import big, little, signed, starts, take
+from signatures.orientation import orientation, pieces, unhexed
 
 __all__ = ["BMP", "GIF", "JPEG", "NAMES", "PNG", "UNKNOWN", "WEBP", "Header", "read_header"]
 
@@ -38,7 +39,6 @@ BMP_LAYOUTS: dict[int, tuple[tuple[int, int, int], ...]] = {
 """The masks of red, green and blue that Pillow reads in a BMP, by bits per pixel; all 0 means the first."""
 
 _MAX_SEGMENTS = 10_000
-_NOWHERE = -1_000_000
 
 
 class Header(NamedTuple):
@@ -88,7 +88,7 @@ def read_header(data: tf.Tensor) -> tuple[Header, tf.Tensor]:
         {
             UNKNOWN: lambda: _header(UNKNOWN),
             JPEG: lambda: _jpeg(data, octets),
-            PNG: lambda: _png(octets),
+            PNG: lambda: _png(data, octets),
             BMP: lambda: _bmp(octets),
             GIF: lambda: _gif(octets),
             WEBP: lambda: _webp(octets),
@@ -161,24 +161,23 @@ def _jpeg(data: tf.Tensor, octets: tf.Tensor) -> Header:
     ends = positions + 2 + big(segments[:, 2:4])
     # Stray bytes between segments are listed too.
     matches = tf.concat([_matches(segments, _SEGMENTS), _is_frame(segments)[:, None]], axis=1)
-    # The first EXIF segment counts, and the last of the others; row 0 is for what is not there.
+    # The last of each counts; row 0 is for what is not there.
     place = tf.range(1, tf.size(positions) + 1)[:, None]
-    order = tf.where([True, False, False, False, False], -place, place)
-    which = tf.abs(tf.maximum(tf.reduce_max(tf.where(matches, order, _NOWHERE), axis=0), _NOWHERE))
+    which = tf.maximum(tf.reduce_max(tf.where(matches, place, 0), axis=0), 0)
     rows = tf.concat([positions[:, None], ends[:, None], segments], axis=1)
     rows = tf.concat([tf.constant([[-1, -1] + [0] * 33], tf.int64), rows], axis=0)
-    exif, xmp, adobe, scan, frame = tf.unstack(tf.gather(rows, tf.where(which == -_NOWHERE, 0, which)))
+    exif, xmp, adobe, scan, frame = tf.unstack(tf.gather(rows, which))
+
+    def profile() -> tf.Tensor:
+        # Long ones are in several segments.
+        each = tf.where(matches[:, 0])[:, 0]
+        return pieces(octets, tf.gather(positions, each) + 10, tf.gather(ends, each))
+
     return _header(
         JPEG,
         height=big(frame[7:9]),
         width=big(frame[9:11]),
-        orientation=_orientation(
-            octets,
-            tf.where(exif[0] >= 0, exif[0] + 10, -1),
-            exif[1],
-            tf.where(xmp[0] >= 0, xmp[0] + 33, -1),
-            xmp[1],
-        ),
+        orientation=orientation(exif[0] >= 0, profile, xmp[0] >= 0, lambda: pieces(octets, xmp[:1] + 33, xmp[1:2])),
         channels=frame[11],
         bits=frame[6],
         adobe=adobe[0],
@@ -202,85 +201,120 @@ def _segment_starts(data: tf.Tensor) -> tf.Tensor:
 
     The loop runs once per segment of every image that is served, so its body is kept to a handful of ops.
     """
-    size = tf.strings.length(data)
+    size = tf.cast(tf.strings.length(data), tf.int64)
+    # What a marker adds to the position: `_STEP`, and the segment's length where there is one.
+    step_of, has_length = (tf.constant(table, tf.int64) for table in _AFTER_MARKER)
 
-    def word(position: tf.Tensor) -> tf.Tensor:
-        pair = tf.io.decode_raw(tf.strings.substr(data, position, 4), tf.uint16, little_endian=False)
-        return tf.unstack(tf.cast(tf.ensure_shape(pair, [2]), tf.int32))
+    def more(seen: tf.Tensor) -> tf.Tensor:
+        return (seen[-1] + 4 <= size) & (tf.size(seen) <= _MAX_SEGMENTS)
 
-    def more(position: tf.Tensor, seen: tf.Tensor, done: tf.Tensor) -> tf.Tensor:
-        return ~done & (position + 4 <= size) & (tf.size(seen) < _MAX_SEGMENTS)
+    def step(seen: tf.Tensor) -> tuple[tf.Tensor]:
+        here = seen[-1:]
+        pair = tf.io.decode_raw(tf.strings.substr(data, here[0], 4), tf.uint16, little_endian=False)
+        marker, length = tf.split(tf.cast(tf.ensure_shape(pair, [2]), tf.int64), 2)
+        which = tf.maximum(marker - 0xFEFF, 0)
+        onward = here + tf.gather(step_of, which) + length * tf.gather(has_length, which)
+        return (tf.concat([seen, onward], axis=0),)
 
-    def step(position: tf.Tensor, seen: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        marker, length = word(position)
-        # Anything else (fill bytes, restart markers, stray bytes) is stepped over byte by byte, as libjpeg does.
-        segment = (marker >= 0xFFC0) & (marker <= 0xFFFE) & ((marker < 0xFFD0) | (marker > 0xFFD9))
-        return (
-            position + tf.where(segment, 2 + length, 1),
-            tf.concat([seen, [position]], axis=0),
-            (marker == 0xFFDA) | (marker == 0xFFD9),
-        )
+    begin, shapes = (tf.constant([2], tf.int64),), (tf.TensorShape([None]),)
+    seen = tf.while_loop(more, step, begin, shape_invariants=shapes, parallel_iterations=1)[0]
+    # The last is where the next one would be.
+    return seen[:-1]
 
-    begin = (tf.constant(2), tf.zeros([0], tf.int32), tf.constant(False))
-    shapes = (tf.TensorShape([]), tf.TensorShape([None]), tf.TensorShape([]))
-    seen = tf.while_loop(more, step, begin, shape_invariants=shapes, parallel_iterations=1)[1]
-    return tf.cast(seen, tf.int64)
+
+_END = 1 << 40
+
+
+def _after_marker(low: int) -> tuple[int, int]:
+    """What the marker FF `low` adds to a position besides its segment's length, and whether it has a length."""
+    if low in (0xDA, 0xD9):
+        return _END, 0
+    # Anything else (fill bytes, restart markers, stray bytes) is stepped over byte by byte, as libjpeg does.
+    return (2, 1) if 0xC0 <= low <= 0xFE and not 0xD0 <= low <= 0xD8 else (1, 0)
+
+
+# By the marker's second byte and one more; the first entry is for what is no marker.
+_AFTER_MARKER = tuple(zip((1, 0), *(_after_marker(low) for low in range(256)), strict=True))
 
 
 # PNG: chunks of length, type, data, checksum.
 
 
-class _Chunks(NamedTuple):
-    """What a walk over a PNG's or WebP's chunks has found so far; int64 scalars, positions are -1 where not seen."""
-
-    position: tf.Tensor
-    steps: tf.Tensor
-    exif: tf.Tensor
-    exif_end: tf.Tensor
-    xmp: tf.Tensor
-    xmp_end: tf.Tensor
-    done: tf.Tensor
+_PROFILE, _XMP = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
+_CHUNKS = (b"eXIf", *(kind + name for name in (_PROFILE, _XMP) for kind in (b"tEXt", b"zTXt", b"iTXt")))
+_DEFLATED_LIMIT = 1 << 16
+"""A longer compressed text is taken for empty: what a thousand times as much memory would be needed for."""
 
 
-def _no_chunks(position: int) -> _Chunks:
-    zero, none = tf.constant(0, tf.int64), tf.constant(-1, tf.int64)
-    return _Chunks(zero + position, zero, none, none, none, none, tf.constant(False))
-
-
-def _png(octets: tf.Tensor) -> Header:
-    start = take(octets, tf.constant(8, tf.int64), 18)
+@apart
+def _png(data: tf.Tensor, octets: tf.Tensor) -> Header:
+    start = take(octets, 8, 18)
     valid = starts(start[4:], b"IHDR") & (tf.size(octets) >= 26)
     size = tf.size(octets, out_type=tf.int64)
+    nowhere = tf.fill([len(_CHUNKS), 2], tf.constant(-1, tf.int64))
 
-    def more(c: _Chunks) -> tf.Tensor:
-        return ~c.done & (c.position + 12 <= size) & (c.steps < _MAX_SEGMENTS)
+    def more(position: tf.Tensor, steps: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        return (position + 12 <= size) & (steps < _MAX_SEGMENTS)
 
-    def step(c: _Chunks) -> tuple[_Chunks]:
-        here = take(octets, c.position, 28)
-        end = c.position + 8 + big(here[:4])
-        exif = starts(here[4:], b"eXIf")
-        xmp = starts(here[4:], b"iTXtXML:com.adobe.xmp\0")
-        return (
-            _Chunks(
-                position=end + 4,
-                steps=c.steps + 1,
-                exif=tf.where(exif, c.position + 8, c.exif),
-                exif_end=tf.where(exif, end, c.exif_end),
-                xmp=tf.where(xmp, c.position + 26, c.xmp),
-                xmp_end=tf.where(xmp, end, c.xmp_end),
-                done=starts(here[4:], b"IEND"),
-            ),
+    def step(position: tf.Tensor, steps: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        here = take(octets, position, 30)
+        end = position + 8 + big(here[:4])
+        found = tf.where(_matches(here[4:], _CHUNKS)[:, None], tf.stack([position, end]), found)
+        return tf.where(starts(here[4:], b"IEND"), size, end + 4), steps + 1, found
+
+    begin = (tf.constant(8, tf.int64), tf.constant(0), nowhere)
+    found = tf.while_loop(more, step, begin, parallel_iterations=1)[2]
+    place = found[:, 0]
+
+    def profile() -> tf.Tensor:
+        return tf.cond(
+            place[0] >= 0,
+            lambda: pieces(octets, place[:1] + 8, found[0, 1:]),
+            lambda: unhexed(_png_text(data, octets, found[1:4], len(_PROFILE))),
         )
 
-    found = tf.while_loop(more, step, [_no_chunks(8)], parallel_iterations=1)[0]
-    orientation = _orientation(octets, found.exif, found.exif_end, found.xmp, found.xmp_end)
     return _header(
         PNG,
         tf.where(valid, big(start[12:16]), 0),
         tf.where(valid, big(start[8:12]), 0),
-        orientation,
+        orientation(
+            tf.reduce_any(place[:4] >= 0),
+            profile,
+            tf.reduce_any(place[4:] >= 0),
+            lambda: _png_text(data, octets, found[4:], len(_XMP)),
+        ),
         channels=start[17],
         bits=start[16],
+    )
+
+
+def _png_text(data: tf.Tensor, octets: tf.Tensor, places: tf.Tensor, keyword: int) -> tf.Tensor:
+    """What the last of some text chunks says: uint8 [n].
+
+    Args:
+        data: string scalar, the file.
+        octets: uint8 [size], the same bytes.
+        places: int64 [3, 2], where a tEXt, a zTXt and an iTXt chunk begin, or -1, and one past their data.
+        keyword: The length of their keyword with its end.
+    """
+    kind = tf.argmax(places[:, 0])
+    begin, end = tf.unstack(tf.gather(places, kind), 2)
+    begin += 8 + keyword
+    # zTXt has a method first; iTXt has whether it is compressed, a method, and two texts that end with a zero each.
+    compressed = (kind == 1) | ((kind == 2) & (take(octets, begin, 1)[0] != 0))
+    zeros = tf.where(octets[begin + 2 : tf.minimum(end, begin + 1024)] == 0)[:, 0]
+    named = tf.where(tf.size(zeros) >= 2, tf.pad(zeros, [[0, 2]])[1] + 3, end - begin)
+    begin += tf.where(kind == 0, tf.constant(0, tf.int64), tf.where(kind == 1, tf.constant(1, tf.int64), named))
+
+    def inflated() -> tf.Tensor:
+        packed = tf.strings.substr(data, begin, tf.maximum(end - begin, 0))
+        return tf.io.decode_raw(guarded(lambda text: tf.io.decode_compressed(text, "ZLIB"), packed), tf.uint8)
+
+    fits = (begin < end) & (end <= tf.size(octets, out_type=tf.int64)) & (end - begin <= _DEFLATED_LIMIT)
+    return tf.cond(
+        compressed,
+        lambda: tf.cond(fits, inflated, lambda: tf.zeros([0], tf.uint8)),
+        lambda: pieces(octets, begin[None], end[None]),
     )
 
 
@@ -319,33 +353,35 @@ def _webp(octets: tf.Tensor) -> Header:
     canvas = tf.where(extended, tf.stack([little(start[15:18]) + 1, little(start[12:15]) + 1]), 0)
     # Where the first picture of an animation is put together, TensorFlow's op writes past its memory.
     animated = extended & ((start[8] & 2) > 0)
+    # A chunk of metadata that the file's head does not announce is passed over.
+    announced = extended & tf.stack([(start[8] & 8) > 0, (start[8] & 4) > 0])
     size = tf.size(octets, out_type=tf.int64)
 
-    def more(c: _Chunks, _: tf.Tensor) -> tf.Tensor:
-        return ~c.done & (c.position + 8 <= size) & (c.steps < _MAX_SEGMENTS)
+    def more(position: tf.Tensor, steps: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
+        return (position + 8 <= size) & (steps < _MAX_SEGMENTS)
 
-    def step(c: _Chunks, largest: tf.Tensor) -> tuple[_Chunks, tf.Tensor]:
-        here = take(octets, c.position, 18)
-        length = little(here[4:8])
-        end = c.position + 8 + length
-        exif, xmp = starts(here, b"EXIF"), starts(here, b"XMP ")
-        found = _Chunks(
-            position=end + (length & 1),
-            steps=c.steps + 1,
-            exif=tf.where(exif, c.position + 8, c.exif),
-            exif_end=tf.where(exif, end, c.exif_end),
-            xmp=tf.where(xmp, c.position + 8, c.xmp),
-            xmp_end=tf.where(xmp, end, c.xmp_end),
-            done=c.done,
-        )
-        return found, tf.maximum(largest, _webp_picture(here))
+    def step(
+        position: tf.Tensor, steps: tf.Tensor, found: tf.Tensor, largest: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        here = take(octets, position, 18)
+        end = position + 8 + little(here[4:8])
+        first = _matches(here, (b"EXIF", b"XMP ")) & (found[:, 0] < 0) & announced
+        found = tf.where(first[:, None], tf.stack([position + 8, end]), found)
+        return end + (end - position) % 2, steps + 1, found, tf.maximum(largest, _webp_picture(here))
 
-    found, largest = tf.while_loop(more, step, [_no_chunks(12), canvas], parallel_iterations=1)
+    begin = (tf.constant(12, tf.int64), tf.constant(0), tf.fill([2, 2], tf.constant(-1, tf.int64)), canvas)
+    _, _, found, largest = tf.while_loop(more, step, begin, parallel_iterations=1)
+    exif, xmp = tf.unstack(found)
     return _header(
         WEBP,
         largest[0],
         largest[1],
-        _orientation(octets, found.exif, found.exif_end, found.xmp, found.xmp_end),
+        orientation(
+            exif[0] >= 0,
+            lambda: pieces(octets, exif[:1], exif[1:]),
+            xmp[0] >= 0,
+            lambda: pieces(octets, xmp[:1], xmp[1:]),
+        ),
         problem=tf.where(animated, "The WebP is animated, which is not read. Send its first picture.", ""),
     )
 
@@ -357,64 +393,3 @@ def _webp_picture(chunk: tf.Tensor) -> tf.Tensor:
     lossless = tf.stack([(packed // (1 << 14) & 0x3FFF) + 1, (packed & 0x3FFF) + 1])
     size = tf.where(starts(chunk, b"VP8 "), lossy, tf.zeros([2], tf.int64))
     return tf.where(starts(chunk, b"VP8L"), lossless, size)
-
-
-# EXIF is a TIFF file of its own; orientation is tag 0x0112 of its first directory.
-
-
-def _orientation(
-    octets: tf.Tensor, exif: tf.Tensor, exif_end: tf.Tensor, xmp: tf.Tensor, xmp_end: tf.Tensor
-) -> tf.Tensor:
-    """1 to 8, from EXIF, else from XMP, else 1 (`PIL.Image.Image.getexif`)."""
-    nothing = tf.constant(0, tf.int64)
-    value = tf.cond(exif >= 0, lambda: _tiff_orientation(octets, exif, exif_end), lambda: nothing)
-    value = tf.cond((value == 0) & (xmp >= 0), lambda: _xmp_orientation(octets, xmp, xmp_end), lambda: value)
-    return tf.cast(tf.where((value >= 1) & (value <= 8), value, 1), tf.int32)
-
-
-@apart
-def _tiff_orientation(octets: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-    # Some writers repeat the prefix; Pillow strips it as often as it comes, PNG's eXIf included.
-    prefixed = starts(take(octets, begin, 6), b"Exif\0\0")
-    begin = tf.where(prefixed, begin + 6, begin)
-    end = tf.minimum(end, tf.size(octets, out_type=tf.int64))
-    start = take(octets, begin, 8)
-    intel = starts(start, b"II")
-
-    def number(values: tf.Tensor) -> tf.Tensor:
-        return tf.where(intel, little(values), big(values))
-
-    directory = begin + number(start[4:8])
-    valid = (intel | starts(start, b"MM")) & (directory + 2 <= end)
-    claimed = number(take(octets, directory, 2))
-    count = tf.where(valid, tf.minimum(claimed, tf.maximum((end - directory - 2) // 12, 0)), 0)
-    places = directory + 2 + 12 * tf.range(count)[:, None] + tf.range(12, dtype=tf.int64)[None, :]
-    entries = tf.cast(tf.gather(octets, tf.clip_by_value(places, 0, tf.size(octets, out_type=tf.int64) - 1)), tf.int64)
-    tag, kind, many = number(entries[:, 0:2]), number(entries[:, 2:4]), number(entries[:, 4:8])
-    # SHORT and SSHORT have two bytes, LONG, SLONG and IFD four, SBYTE one. Pillow takes the first of several that fit
-    # into the entry. The other types give it nothing that equals 1 to 8.
-    byte, short = kind == 6, (kind == 3) | (kind == 8)
-    long = (kind == 4) | (kind == 9) | (kind == 13)
-    value = tf.where(short, number(entries[:, 8:10]), tf.where(byte, entries[:, 8], number(entries[:, 8:12])))
-    fits = (byte & (many <= 4)) | (short & (many <= 2)) | (long & (many == 1))
-    matches = (tag == 0x0112) & fits & (many >= 1)
-    # The last entry wins, as in a dictionary.
-    found = tf.boolean_mask(value, matches)
-    return tf.cond(tf.size(found) > 0, lambda: found[-1], lambda: tf.constant(0, tf.int64))
-
-
-@apart
-def _xmp_orientation(octets: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-    """The digit of the first `tiff:Orientation="d` or `tiff:Orientation>d`, or 0; by bytes, for XMP may be binary."""
-    text = octets[begin : tf.minimum(end, tf.size(octets, out_type=tf.int64))]
-    name = b"tiff:Orientation"
-    room = tf.maximum(tf.size(text) - len(name) - 2, 0)
-    matches = tf.fill([room], True)
-    for offset, letter in enumerate(name):
-        matches &= text[offset : offset + room] == letter
-    places = tf.cast(tf.where(matches)[:, 0], tf.int32) + len(name)
-    after = tf.cast(tf.gather(tf.pad(text, [[0, 1]]), places[:, None] + tf.range(3)), tf.int64)
-    attribute, element = starts(after, b'="'), starts(after, b">")
-    digit = tf.where(attribute, after[:, 2], after[:, 1]) - ord("0")
-    found = tf.boolean_mask(digit, (attribute | element) & (digit >= 0) & (digit <= 9))
-    return tf.cond(tf.size(found) > 0, lambda: found[0], lambda: tf.constant(0, tf.int64))

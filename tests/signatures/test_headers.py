@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import struct
+import textwrap
+import zlib
 
 import numpy as np
 import pytest
@@ -113,6 +116,74 @@ def test_orientation_from_exif(read, little, kind, value):
         assert read(data).orientation == orientation_of(data) == (value if 1 <= value <= 8 else 1), name
 
 
+def test_orientation_from_exif_in_several_segments(read):
+    content = tiff(6)
+    for cut in (0, 4, 9, 21, len(content)):
+        halves = [segment(0xE1, EXIF + part) for part in (content[:cut], content[cut:])]
+        data = in_jpeg(JPEG, *halves)
+        assert read(data).orientation == orientation_of(data) == 6, cut
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    order=st.sampled_from("<>"),
+    entries=st.lists(
+        st.tuples(
+            st.sampled_from([0x0112, 0x0112, 0x010F, 0x8769]),
+            st.integers(0, 17),
+            st.sampled_from([0, 1, 1, 1, 2, 5, 1000]),
+            st.integers(0, 9),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    more=st.integers(-1, 1),
+)
+def test_orientation_from_any_directory(read, order, entries, more):
+    """Types, counts, values elsewhere or beyond the end, entries given twice or missing: as Pillow reads them."""
+    elsewhere, start = b"", 14 + 12 * len(entries)
+    directory = struct.pack(order + "H", len(entries) + more)
+    for tag, kind, count, value, inside in entries:
+        form = {3: "H", 4: "I", 5: "II", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I", 16: "Q"}.get(kind, "B")
+        data = struct.pack(order + form, value, 1) if form in ("II", "ii") else struct.pack(order + form, value)
+        if len(data) * count > 4:
+            place = struct.pack(order + "I", start + len(elsewhere) if inside else 5000)
+            elsewhere += data * min(count, 9)
+            data = place
+        directory += struct.pack(order + "HHI", tag, kind, count) + data.ljust(4, b"\0")[:4]
+    content = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8) + directory + bytes(4) + elsewhere
+    xmp = segment(0xE1, XMP + b"<tiff:Orientation>5</tiff:Orientation>")
+    data = in_jpeg(JPEG, xmp, segment(0xE1, EXIF + content))
+    assert read(data).orientation == orientation_of(data)
+
+
+@pytest.mark.parametrize("value", [2, 5])
+def test_orientation_from_text_in_a_png(read, value):
+    profile = EXIF + tiff(value)
+    lines = "\n".join(textwrap.wrap(profile.hex(), 72))
+    raw = f"\nexif\n{len(profile):8}\n{lines}\n".encode()
+    xmp = f"<tiff:Orientation>{value}</tiff:Orientation>".encode()
+    for name, text in ((b"Raw profile type exif\0", raw), (b"XML:com.adobe.xmp\0", xmp)):
+        chunks = {
+            "tEXt": chunk(b"tEXt", name + text),
+            "zTXt": chunk(b"zTXt", name + b"\0" + zlib.compress(text)),
+            "iTXt": chunk(b"iTXt", name + b"\0\0en\0word\0" + text),
+            "iTXt, compressed": chunk(b"iTXt", name + b"\1\0en\0word\0" + zlib.compress(text)),
+        }
+        for kind, part in chunks.items():
+            data = in_png(PNG, part)
+            assert read(data).orientation == orientation_of(data) == value, (name, kind)
+    spoilt = in_png(PNG, chunk(b"zTXt", b"XML:com.adobe.xmp\0\0no zlib at all"))
+    assert read(spoilt).orientation == orientation_of(spoilt) == 1
+
+
+def test_metadata_of_a_webp_counts_where_its_head_announces_it(read):
+    data = bytearray(encode(noise(9, 9), "WEBP", exif=EXIF + tiff(6)))
+    data[data.index(b"VP8X") + 8] &= ~8
+    assert read(bytes(data)).orientation == orientation_of(bytes(data)) == 1
+
+
 @pytest.mark.parametrize("value", [0, 3, 6, 9])
 @pytest.mark.parametrize("text", ['<a tiff:Orientation="{}"/>', "<tiff:Orientation>{}</tiff:Orientation>", "<a/>"])
 def test_orientation_from_xmp(read, text, value):
@@ -123,6 +194,7 @@ def test_orientation_from_xmp(read, text, value):
         "jpeg, not UTF-8": in_jpeg(JPEG, segment(0xE1, XMP + b"\xff\xfe\x80" + content)),
         "jpeg, extended XMP": in_jpeg(JPEG, segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + content)),
         "jpeg, EXIF wins": in_jpeg(JPEG, segment(0xE1, XMP + content), segment(0xE1, EXIF + tiff(8))),
+        "jpeg, EXIF wins with nothing": in_jpeg(JPEG, segment(0xE1, XMP + content), segment(0xE1, EXIF + tiff(0))),
         "png": in_png(PNG, chunk(b"iTXt", international + content)),
         "webp": encode(noise(9, 9), "WEBP", xmp=content),
     }

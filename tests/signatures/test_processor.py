@@ -110,3 +110,23 @@ def test_pictures_that_keep_their_size_are_answered_where_they_agree():
     values, error = run([b"", b"no image"])
     assert values.shape == (2, 3, 1, 1)
     assert all(error.numpy())
+
+
+def test_a_picture_beyond_the_canvas_is_refused_alone():
+    sam = {
+        "image_processor_type": "SamImageProcessor",
+        "size": {"longest_edge": 60},
+        "pad_size": {"height": 40, "width": 60},
+    }
+    processor = compile_processor(from_processor_config(sam))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def run(image_bytes):
+        features, error, _ = decode_batch(image_bytes, processor)
+        return features["pixel_values"], error
+
+    values, error = run([encode(noise(50, 30), "PNG"), GOOD["png"]])
+    assert b"would be resized to 36x60, beyond the 60x40 of the processor's canvas" in error.numpy()[0]
+    assert error.numpy()[1] == b""
+    assert not values.numpy()[0].any()
+    assert values.numpy()[1].any()
