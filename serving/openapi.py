@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from serving.inspection import Inspection
 from signatures.spec import CLASSIFY_METHOD, Signature, Tensor
@@ -81,7 +84,7 @@ def document(inspection: Inspection, *, name: str, url: str = "http://localhost:
     """
     told = {key: signature for key, signature in inspection.signatures.items() if _carried(signature)}
     card = inspection.card
-    model = f"/v1/models/{name}"
+    model = f"/v1/models/{quote(name, safe='')}"
     classifying = [key for key, signature in told.items() if signature.method_name == CLASSIFY_METHOD]
     paths: dict[str, Any] = {}
     for way in _WAYS:
@@ -113,7 +116,7 @@ def _carried(signature: Signature) -> bool:
 
 def _predict(told: Mapping[str, Signature]) -> dict[str, Any]:
     bodies = [body for key in told for body in _bodies(key)]
-    answers = [_answer(_ref(f"{key}.prediction"), _ref(f"{key}.outputs")) for key in told]
+    answers = [_answer(_ref(_schema(key, "prediction")), _ref(_schema(key, "outputs"))) for key in told]
     flat = [answer for pair in answers for answer in pair]
     return _operation("predict", "Asks the model", body={"anyOf": bodies}, response={"anyOf": flat})
 
@@ -121,8 +124,8 @@ def _predict(told: Mapping[str, Signature]) -> dict[str, Any]:
 def _bodies(key: str) -> list[dict[str, Any]]:
     """The row form (`instances`) and the columnar one (`inputs`) of one signature."""
     forms = {
-        "instances": {"type": "array", "minItems": 1, "items": _ref(f"{key}.instance")},
-        "inputs": _ref(f"{key}.inputs"),
+        "instances": {"type": "array", "minItems": 1, "items": _ref(_schema(key, "instance"))},
+        "inputs": _ref(_schema(key, "inputs")),
     }
     optional = key == _DEFAULT
     return [
@@ -185,16 +188,16 @@ def _schemas(told: Mapping[str, Signature]) -> dict[str, Any]:
     for key, signature in told.items():
         ins = {name: _read(tensor) for name, tensor in signature.inputs.items()}
         outs = {name: _written(name, tensor) for name, tensor in signature.outputs.items()}
-        schemas[f"{key}.instance"] = _named(
+        schemas[_schema(key, "instance")] = _named(
             {name: _nested(leaf, signature.inputs[name], skip=1) for name, leaf in ins.items()}, closed=True, bare=True
         )
-        schemas[f"{key}.inputs"] = _named(
+        schemas[_schema(key, "inputs")] = _named(
             {name: _nested(leaf, signature.inputs[name]) for name, leaf in ins.items()}, bare=True
         )
-        schemas[f"{key}.prediction"] = _named(
+        schemas[_schema(key, "prediction")] = _named(
             {name: _nested(leaf, signature.outputs[name], skip=1) for name, leaf in outs.items()}, unwrapped=True
         )
-        schemas[f"{key}.outputs"] = _named(
+        schemas[_schema(key, "outputs")] = _named(
             {name: _nested(leaf, signature.outputs[name]) for name, leaf in outs.items()}, unwrapped=True
         )
     return schemas
@@ -242,6 +245,12 @@ def _nested(leaf: dict[str, Any], tensor: Tensor, *, skip: int = 0) -> dict[str,
         if size is not None:
             schema |= {"minItems": size, "maxItems": size}
     return {**schema, "description": tensor.meaning} if tensor.meaning and "$ref" not in schema else schema
+
+
+def _schema(key: str, part: str) -> str:
+    """The name of a schema of one signature; other characters than these OpenAPI does not take there."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", key)
+    return f"{plain}.{part}" if plain == key else f"{plain}_{zlib.crc32(key.encode()):08x}.{part}"
 
 
 def _ref(name: str) -> dict[str, Any]:

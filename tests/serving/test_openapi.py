@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from typing import Any
 
@@ -215,3 +216,15 @@ def test_one_version(told, rest, photos):
 def test_an_independent_reader_finds_no_fault_with_it(told):
     validator = pytest.importorskip("openapi_spec_validator")
     validator.validate(told)
+
+
+def test_a_model_with_odd_names_is_described_too(told, served):
+    validator = pytest.importorskip("openapi_spec_validator")
+    inspection = inspect(served["path"])
+    odd = dict(zip(("a b", "a/b", "ü"), inspection.signatures.values(), strict=False))
+    found = document(dataclasses.replace(inspection, signatures=odd, card=None), name="my model")
+    validator.validate(found)
+    assert "/v1/models/my%20model:predict" in found["paths"]
+    assert len(found["components"]["schemas"]) == len(told["components"]["schemas"]) - 4 * (
+        len(inspection.signatures) - 3
+    )
