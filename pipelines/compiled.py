@@ -24,7 +24,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 SUFFIXES = (".json", ".yaml", ".yml")
 
 #: Their inputs are not all in Vertex's metadata (files in a bucket), so an earlier run never stands in for them.
-NEVER_CACHED = ("ImageGen", "BasePathPusher")
+NEVER_CACHED = ("ImageGen", "BasePathPusher", "TargetPusher")
 ENTRY = ("python", "-m", "pipelines.on_vertex")
 
 
@@ -141,8 +141,9 @@ def _translate(settings: Settings, *, pipeline_root: str, image: str) -> dict[st
 
 
 def _never_cached(spec: dict[str, Any]) -> None:
-    for name in NEVER_CACHED:
-        spec["root"]["dag"]["tasks"][name]["cachingOptions"] = {}
+    for name, task in spec["root"]["dag"]["tasks"].items():
+        if name.rstrip("0123456789") in NEVER_CACHED:
+            task["cachingOptions"] = {}
 
 
 def _text(job: dict[str, Any], suffix: str) -> str:

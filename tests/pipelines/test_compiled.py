@@ -19,6 +19,7 @@ IMAGE = "europe-docker.pkg.dev/p/r/vitrina:1"
 COMPILE = (
     "pipeline compile --for vertex --model google/vit-base-patch16-224 --name flowers --threshold 0.8 "
     f"--data gs://b/flowers --root gs://b/root --serving-dir gs://b/models/flowers --image {IMAGE} "
+    "--push-to k8s://vision/flowers "
 )
 
 
@@ -44,7 +45,7 @@ def test_the_sdk_takes_the_job_and_finds_all_in_it(job: Path) -> None:
         "ImageGen", "IngestGate", "StatisticsGen", "SchemaGen", "ExampleValidator", "DataGate", "Trainer", "SkewCheck",
         "Evaluator",
         "LatestBlessed-model-blessing-resolver", "LatestBlessed-model-resolver", "ServingCheck", "ModelReport",
-        "BasePathPusher",
+        "BasePathPusher", "TargetPusher1",
     }  # fmt: skip
 
 
@@ -55,7 +56,7 @@ def test_each_component_runs_in_our_image_through_our_entry(job: Path) -> None:
         for name, executor in spec["deploymentSpec"]["executors"].items()
         if "container" in executor
     }
-    assert len(containers) == 12
+    assert len(containers) == 13
     assert {container["image"] for container in containers.values()} == {IMAGE}
     assert {tuple(container["command"]) for container in containers.values()} == {
         ("python", "-m", "pipelines.on_vertex")
@@ -70,7 +71,12 @@ def test_buckets_are_read_where_they_are_mounted_and_data_is_never_taken_from_th
         tasks["BasePathPusher"]["inputs"]["parameters"]["base"]["runtimeValue"]["constant"] == "/gcs/b/models/flowers"
     )
     uncached = {name for name, task in tasks.items() if not task.get("cachingOptions", {}).get("enableCache")}
-    assert uncached == {"ImageGen", "BasePathPusher", *(name for name in tasks if name.startswith("LatestBlessed"))}
+    assert uncached == {
+        "ImageGen",
+        "BasePathPusher",
+        "TargetPusher1",
+        *(name for name in tasks if name.startswith("LatestBlessed")),
+    }
     assert {"SkewCheck", "Evaluator", "ServingCheck"} <= set(tasks["BasePathPusher"]["dependentTasks"]), (
         "a push waits for every verdict"
     )
