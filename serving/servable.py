@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, saved_model_pb2
@@ -172,7 +173,7 @@ class Servable:
             if timeout_ms:
                 message = config_pb2.RunOptions(timeout_in_ms=timeout_ms).SerializeToString()
                 options = pywrap_tf_session.TF_NewBufferFromString(message)
-            return list(self._session._call_tf_sessionrun(options, feed, fetch, [], None))
+            return [_array(value) for value in self._session._call_tf_sessionrun(options, feed, fetch, [], None)]
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from None
         except UnicodeDecodeError as error:
@@ -186,8 +187,12 @@ class Servable:
     def _tensor(self, name: str) -> Any:
         found = self._tensors.get(name)
         if found is None:
+            # Not by way of the graph's tensors: TensorFlow itself is to refuse the outputs that an op does not have.
+            operation, _, index = name.partition(":")
             try:
-                found = self._session.graph.get_tensor_by_name(name if ":" in name else name + ":0")._as_tf_output()
+                handle = self._session.graph.get_operation_by_name(operation)._c_op
+                found = pywrap_tf_session.TF_Output()
+                found.oper, found.index = handle, int(index or 0)
             except (KeyError, ValueError) as error:
                 raise invalid_argument(
                     f"Tensor {name}, specified in either feed_devices or fetch_devices was not found in the Graph"
@@ -204,3 +209,12 @@ class Servable:
         self._tensors.clear()
         self._session = None
         _LOG.info("unloaded", extra={"model": self.name, "version": self.version, "path": str(PurePath(self.path))})
+
+
+def _array(value: Any) -> Array:
+    """What a session gives, which is bytes for a string without axes."""
+    if isinstance(value, bytes):
+        array = np.empty((), dtype=object)
+        array[()] = value
+        return array
+    return np.asarray(value)

@@ -105,6 +105,8 @@ def _from_content(proto: tensor_pb2.TensorProto, shape: tuple[int, ...]) -> Arra
     kind = _numpy(proto.dtype)
     if len(proto.tensor_content) != count * kind.itemsize:
         raise ParseError("content length")
+    if proto.dtype == types_pb2.DT_BOOL and proto.tensor_content.translate(None, b"\0\1"):
+        raise ParseError("a bool that is neither 0 nor 1")
     return np.frombuffer(proto.tensor_content, dtype=kind).reshape(shape)
 
 

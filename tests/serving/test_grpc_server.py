@@ -83,6 +83,10 @@ def test_missing_model_spec(stub: Any) -> None:
         (request("tide", hours=tensor(types_pb2.DT_FLOAT, (1,) * 255)), "INVALID_ARGUMENT",
          "tensor parsing error: hours"),
         (request("tide", hours=tensor(types_pb2.DT_INVALID, (1,))), "INVALID_ARGUMENT", "tensor parsing error: hours"),
+        (request("tide", "__saved_model_init_op"), "OUT_OF_RANGE",
+         "Node 'NoOp' (type: 'NoOp', num of outputs: 0) does not have output 0"),
+        (request("gauge", "invert", flag=tensor(types_pb2.DT_BOOL, (2,), tensor_content=b"\x01\x02")),
+         "INVALID_ARGUMENT", "tensor parsing error: flag"),
         (request("tide", hours=tensor(types_pb2.DT_FLOAT, (1,), tensor_content=b"12345")), "INVALID_ARGUMENT",
          "tensor parsing error: hours"),
         (request("tide", hours=tensor(types_pb2.DT_STRING, (1,), string_val=[b"x"])), "INVALID_ARGUMENT",
@@ -131,7 +135,9 @@ def test_tensors_of_every_wording(stub: Any, signature: str, sent: Any, wanted: 
     assert [dim.size for dim in output.tensor_shape.dim] == [len(wanted)]
 
 
-def test_strings_in_tensor_content(stub: Any) -> None:
+def test_a_string_alone_and_strings_in_tensor_content(stub: Any) -> None:
+    sent = tensor(types_pb2.DT_STRING, (), string_val=[b"\xff alone"])
+    assert stub.Predict(request("parrot", "plain", phrase=sent), timeout=30).outputs["phrase"] == sent
     sent = tensor(types_pb2.DT_STRING, (2,), tensor_content=b"\x02\x03abxyz")
     answer = stub.Predict(request("parrot", "plain", phrase=sent))
     assert list(answer.outputs["phrase"].string_val) == [b"ab", b"xyz"]
