@@ -50,7 +50,7 @@ def started(asked: Asked) -> Iterator[Callable[[], str]]:
             # Stopping the client alone may leave the container behind.
             with asked.log.open("ab") as log:
                 subprocess.run(
-                    [program, "stop", f"--time={STOP_SECONDS}", name],
+                    [program, "stop", "-t", str(STOP_SECONDS), name],
                     stdout=log, stderr=log, timeout=STOP_SECONDS + 60, check=False,
                 )  # fmt: skip
 
