@@ -6,20 +6,37 @@ answers otherwise is found out where it is served.
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ANSWERS_FILE", "LIMIT", "OwnAnswer", "classify", "difference", "read", "write"]
+__all__ = [
+    "ANSWERS_FILE",
+    "LIMIT",
+    "OwnAnswer",
+    "classify",
+    "difference",
+    "mask_difference",
+    "read",
+    "segment",
+    "write",
+]
 
 #: Below the ModelRun artifact: a JSON line per image.
 ANSWERS_FILE = "own_answers.jsonl"
 #: Of so many held-out images.
 LIMIT = 64
+#: And of so many, where answers are masks.
+MASKS = 16
 BATCH = 16
 TOLERANCE = 1e-4
+AGREEMENT = 0.995
+#: The EXIF tag of how an image is turned.
+ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +45,13 @@ class OwnAnswer:
 
     Args:
         digest: SHA-256 of the encoded image, in hexadecimal.
-        scores: Class name -> softmax, 0 to 1.
+        scores: Class name -> softmax, 0 to 1; of a classifier.
+        mask: The ids of its pixels as a PNG in base64, at the image's size; of a segmenter.
     """
 
     digest: str
-    scores: Mapping[str, float]
+    scores: Mapping[str, float] = field(default_factory=dict)
+    mask: str = ""
 
 
 def classify(
@@ -66,6 +85,65 @@ def classify(
             if digest is None:
                 return
             yield OwnAnswer(digest=digest, scores=dict(zip(trained.labels, map(float, row), strict=True)))
+
+
+def segment(
+    checkpoint: Path, labels: Sequence[str], files: Sequence[str], *, limit: int = MASKS
+) -> Iterator[OwnAnswer]:
+    """Asks a trained segmenter about the first held-out images, as training sees them.
+
+    Its scores are brought to the image's size, as stored; an image that is turned by its EXIF data is left out.
+
+    Args:
+        checkpoint: The folder that training saved.
+        labels: Its class names.
+        files: TFRecords (gzip) of the eval split.
+        limit: At most so many images.
+
+    Yields:
+        An answer per image.
+    """
+    import tensorflow as tf
+    from PIL import Image
+
+    from pipelines import trainable
+    from pipelines.data import SEGMENTATION
+    from pipelines.examples import DIGEST, ENCODED
+    from pipelines.inputs import PIXELS
+    from signatures.processor import compile_processor
+
+    trained = trainable.load(str(checkpoint), labels, task=SEGMENTATION)
+    processor = compile_processor(trained.preprocessing)
+    for record in tf.data.TFRecordDataset(list(files), compression_type="GZIP").take(limit):
+        feature = tf.train.Example.FromString(record.numpy()).features.feature
+        encoded = feature[ENCODED].bytes_list.value[0]
+        with Image.open(io.BytesIO(encoded)) as image:
+            size, turned = (image.height, image.width), image.getexif().get(ORIENTATION, 1) != 1
+        if turned:
+            continue
+        pixels = processor.training_map(tf.constant(encoded))[PIXELS]
+        scores = tf.cast(trained.scores(pixels[tf.newaxis], False), tf.float32)
+        ids = tf.argmax(tf.image.resize(scores, size)[0], axis=-1, output_type=tf.int32)
+        mask = tf.io.encode_png(tf.cast(ids[..., tf.newaxis], tf.uint16)).numpy()
+        yield OwnAnswer(digest=feature[DIGEST].bytes_list.value[0].decode(), mask=base64.b64encode(mask).decode())
+
+
+def mask_difference(own: OwnAnswer, mask: bytes, *, least: float = AGREEMENT) -> str:
+    """How a served mask differs from the trainer's own, in words; "" where it does not.
+
+    Args:
+        own: The trainer's.
+        mask: What was served: a PNG of ids.
+        least: The share of pixels that has to be the same. Where two classes are as likely, rounding decides.
+    """
+    import numpy as np
+    from PIL import Image
+
+    ids = [np.asarray(Image.open(io.BytesIO(each))) for each in (mask, base64.b64decode(own.mask))]
+    if ids[0].shape != ids[1].shape:
+        return f"its mask has the shape {ids[0].shape}, the trained model's {ids[1].shape}"
+    same = float(np.mean(ids[0] == ids[1]))
+    return "" if same >= least else f"{same:.4f} of its mask is as the trained model's, wanted at least {least:g}"
 
 
 def write(answers: Iterator[OwnAnswer], path: Path) -> None:

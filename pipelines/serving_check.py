@@ -23,7 +23,7 @@ import numpy as np
 
 from pipelines import servers
 from pipelines.files import link_tree
-from pipelines.own_answers import OwnAnswer, difference
+from pipelines.own_answers import OwnAnswer, difference, mask_difference
 from pipelines.served import served
 from serving import stock
 from signatures import warmup
@@ -259,7 +259,11 @@ def _as_trained(door: str, client: Any, images: Sequence[bytes], own: Mapping[st
     for number, (_, trained) in enumerate(known):
         if error := _text(np.ravel(answer["error"])[number]):
             return [Finding(check=check, ok=False, told=f"image {number} was refused: {error}")]
-        if told := difference(trained, answer["labels"][number], answer["scores"][number]):
+        if trained.mask:
+            told = mask_difference(trained, answer["mask_bytes"][number])
+        else:
+            told = difference(trained, answer["labels"][number], answer["scores"][number])
+        if told:
             return [Finding(check=check, ok=False, told=f"image {number}: {told}")]
     return [Finding(check=check, ok=True, told=f"{len(known)} images as the trained model answered them")]
 

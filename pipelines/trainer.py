@@ -62,11 +62,9 @@ def run_fn(fn_args: Any) -> None:
         report=log.info,
     )
     (run / HISTORY).write_text(json.dumps({name: list(map(float, v)) for name, v in trained.history.items()}) + "\n")
+    answers = own_answers.classify if config["task"] == CLASSIFICATION else own_answers.segment
     own_answers.write(
-        own_answers.classify(trained.checkpoint, trained.labels, _matching(fn_args.eval_files))
-        if config["task"] == CLASSIFICATION
-        else iter(()),
-        run / own_answers.ANSWERS_FILE,
+        answers(trained.checkpoint, trained.labels, _matching(fn_args.eval_files)), run / own_answers.ANSWERS_FILE
     )
     # The checkpoint is read back from disk, so what is exported and certified is what was saved.
     model = trainable.restore(trained.checkpoint, task=config["task"])

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from pipelines.own_answers import OwnAnswer, difference
+from pipelines.own_answers import OwnAnswer, difference, mask_difference
 from pipelines.serving_check import REPORT_FILE, WARMUP_FILE, Serving, check_served, differences
 from signatures.errors import VitrinaError
 from signatures.spec import Card
@@ -128,6 +132,22 @@ def test_no_images_is_an_error(candidate: Path, tmp_path: Path) -> None:
 def test_what_the_trained_model_answered(labels: list[bytes], scores: list[float], told: str) -> None:
     found = difference(OwnAnswer(digest="", scores={"cat": 0.7, "dog": 0.3}), labels, scores)
     assert (told in found) if told else not found
+
+
+def png(ids: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(ids).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_mask_beside_the_trained_models() -> None:
+    ids = np.arange(1000).reshape(20, 50).astype(np.uint16) % 3
+    own = OwnAnswer(digest="", mask=base64.b64encode(png(ids)).decode())
+    rounded, other = ids.astype(np.uint8), ids.astype(np.uint8)
+    rounded[0, 0], other[:10] = 2, 0
+    assert mask_difference(own, png(rounded)) == ""
+    assert "0.6" in mask_difference(own, png(other))
+    assert "shape (50, 20)" in mask_difference(own, png(ids.T.astype(np.uint8)))
 
 
 def answer(**changes: object) -> dict[str, object]:
