@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from serving import requests, results, targets
 from serving.results import Result
+from serving.transports import transport
 from serving.transports.base import Arrays, AsyncTransport, Call, Options, RefusedError, TargetError, Tls
 from signatures.errors import UsageError
 from signatures.spec import Signature
@@ -39,7 +40,8 @@ def connect_async(
         ...     rose = await client.predict("rose.jpg")
     """
     options = Options(timeout=timeout, retries=retries, backoff=backoff, tls=tls, headers=dict(headers or {}))
-    return AsyncClient(_transport(targets.parse(str(target)), options), options)
+    parsed = targets.parse(str(target))
+    return AsyncClient(transport(parsed, asynchronous=True)(parsed, options), options)
 
 
 async def _batches(images: Iterable[Any] | AsyncIterable[Any], size: int) -> AsyncIterator[list[Any]]:
@@ -57,22 +59,6 @@ async def _batches(images: Iterable[Any] | AsyncIterable[Any], size: int) -> Asy
     source = iter(images)
     while batch := list(islice(source, size)):
         yield batch
-
-
-def _transport(target: targets.Target, options: Options) -> AsyncTransport:
-    if target.scheme == "path":
-        from serving.transports.local import AsyncLocalTransport
-
-        return AsyncLocalTransport(target, options)
-    if target.scheme in ("grpc", "grpcs"):
-        from serving.transports.grpc_transport import AsyncGrpcTransport
-
-        return AsyncGrpcTransport(target, options)
-    if target.scheme in ("http", "https"):
-        from serving.transports.http_transport import AsyncHttpTransport
-
-        return AsyncHttpTransport(target, options)
-    raise UsageError(f"{target.text} is a Vertex AI endpoint, which has no asyncio client here. Use vitrina.connect.")
 
 
 class AsyncClient:

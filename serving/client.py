@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from serving import requests, results, targets
 from serving.results import Result
+from serving.transports import transport
 from serving.transports.base import Arrays, Call, Options, RefusedError, TargetError, Tls, Transport
 from signatures.errors import UsageError
 from signatures.spec import Signature
@@ -55,7 +56,8 @@ def connect(
         UsageError: The target has none of these forms, or there is no servable at the path.
     """
     options = Options(timeout=timeout, retries=retries, backoff=backoff, tls=tls, headers=dict(headers or {}))
-    return Client(_transport(targets.parse(str(target)), options), options)
+    parsed = targets.parse(str(target))
+    return Client(transport(parsed)(parsed, options), options)
 
 
 def predict(
@@ -72,22 +74,6 @@ def predict(
     """Asks a target once and closes the connection; see `connect` and `Client.predict`."""
     with connect(target, timeout=timeout, tls=tls, headers=headers) as client:
         return client.predict(images, signature=signature, max_side=max_side, **task_inputs)
-
-
-def _transport(target: targets.Target, options: Options) -> Transport:
-    if target.scheme == "path":
-        from serving.transports.local import LocalTransport
-
-        return LocalTransport(target, options)
-    if target.scheme in ("grpc", "grpcs"):
-        from serving.transports.grpc_transport import GrpcTransport
-
-        return GrpcTransport(target, options)
-    if target.scheme in ("http", "https"):
-        from serving.transports.http_transport import HttpTransport
-
-        return HttpTransport(target, options)
-    raise UsageError(f"{target.text} is a Vertex AI endpoint, which this client does not reach. Use its gRPC or REST.")
 
 
 class Client:
