@@ -45,7 +45,11 @@ def replay(core: Core, servable: Servable, iterations: int = 1) -> int:
         return 0
     started = time.perf_counter_ns()
     count = 0
-    status = "OK"
+
+    def measured(status: str) -> None:
+        core.metrics.warmup_latency.observe((time.perf_counter_ns() - started) / 1000, servable.path, status)
+
+    # Where a request fails, nothing is measured, as in TF Serving.
     try:
         for record in _records(path):
             for _ in range(iterations):
@@ -53,11 +57,10 @@ def replay(core: Core, servable: Servable, iterations: int = 1) -> int:
             count += 1
             if count > _MAX_RECORDS:
                 raise invalid_argument(f"Number of warmup records exceeds the maximum ({_MAX_RECORDS}) at {path}")
-    except ServingError as error:
-        status = str(error)
-        raise
-    finally:
-        core.metrics.warmup_latency.observe((time.perf_counter_ns() - started) / 1000, servable.path, status)
+    except _Unreadable as error:
+        measured(str(error))
+        raise ServingError(error.code, error.message + error.advice) from error
+    measured("OK")
     _LOG.info("warmed up", extra={"model": servable.name, "version": servable.version, "requests": count})
     return count
 
@@ -67,11 +70,18 @@ def _records(path: str) -> Iterator[bytes]:
         with quiet():
             reader = tf.compat.v1.io.tf_record_iterator(path)
         yield from reader
-    except tf.errors.DataLossError as error:
-        message = f"{from_tensorflow(error).message}. Please verify your warmup data is in TFRecord format."
-        raise ServingError(Code.DATA_LOSS, message) from error
     except tf.errors.OpError as error:
-        raise from_tensorflow(error) from error
+        found = from_tensorflow(error)
+        raise _Unreadable(found.code, found.message) from error
+
+
+class _Unreadable(ServingError):
+    """The file itself cannot be read."""
+
+    @property
+    def advice(self) -> str:
+        lost = self.code is Code.DATA_LOSS
+        return ". Please verify your warmup data is in TFRecord format." if lost else ""
 
 
 def _parsed(record: bytes, path: str) -> Any:

@@ -187,6 +187,9 @@ def test_warmup_is_replayed_before_a_version_is_available(golden_models: Path, b
         error = json.loads(server.http("GET", "/v1/models/tide/versions/3")[2])["model_version_status"][0]["status"]
         assert error["error_code"] == "DATA_LOSS"
         assert error["error_message"].endswith(". Please verify your warmup data is in TFRecord format.")
+        page = server.http("GET", "/monitoring/prometheus/metrics")[2].decode()
+        assert f'model_warmup_latency_count{{model_path="{base}/3",status="DATA_LOSS: ' in page
+        assert f'model_path="{base}/2"' not in page
         assert states(server)["1"] == "AVAILABLE"
 
 
