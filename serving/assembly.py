@@ -12,13 +12,14 @@ from serving import model_config, protos, warmup
 from serving.batching import Batcher, Parameters
 from serving.errors import Code, ServingError, invalid_argument
 from serving.flags import Flags
-from serving.grpc_server import GrpcDoor, GrpcOptions, Tls
+from serving.grpc_server import GrpcDoor, GrpcOptions
 from serving.metrics import Registry
 from serving.model_config import Model
 from serving.predict import Core, run_directly
 from serving.repository import Options, Repository
 from serving.rest_server import RestDoor, RestOptions
 from serving.servable import Loader, Servable
+from serving.tls import Tls
 
 __all__ = ["build_core", "models", "open_doors"]
 
@@ -45,6 +46,8 @@ def models(flags: Flags, again: bool = False) -> tuple[Model, ...]:
             "Cannot transition to requested config. It is only legal to transition from one ModelConfigList to "
             "another.",
         )
+    if config.WhichOneof("config") == "custom_model_config":
+        raise ServingError(Code.UNIMPLEMENTED, "ModelServer does not yet support custom model config.")
     return model_config.from_proto(config)
 
 
@@ -95,6 +98,8 @@ def _batcher(flags: Flags, metrics: Registry) -> tuple[Batcher | None, Callable[
     if flags.batching_parameters_file:
         proto = protos.read_text(flags.batching_parameters_file, proto)
     threads = proto.num_batch_threads.value if proto.HasField("num_batch_threads") else _cpus()
+    if threads <= 0:
+        raise invalid_argument(f"num_batch_threads must be positive; was {threads}")
     common = Parameters.from_proto(proto)
 
     def parameters(path: str) -> Parameters | None:

@@ -180,6 +180,9 @@ def _check(flags: Flags) -> None:
     for name in ("port", "rest_api_port"):
         if not 0 <= getattr(flags, name) <= 65535:
             raise UsageError(f"--{name} got {getattr(flags, name)}, but ports are between 0 and 65535.")
+    for name in ("grpc_max_threads", "rest_api_num_threads", "num_load_threads", "shutdown_grace_seconds"):
+        if not 0 <= getattr(flags, name) < float("inf"):
+            raise UsageError(f"--{name} got {getattr(flags, name)}, but wants 0 or more.")
     if flags.port and flags.port == flags.rest_api_port:
         raise UsageError(f"--port and --rest_api_port are both {flags.port}. Choose two different ports.")
     if flags.batching_parameters_file and not flags.enable_batching:

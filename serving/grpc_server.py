@@ -26,9 +26,10 @@ from serving.errors import ServingError, from_tensorflow
 from serving.grpc_extras import health_handlers, reflection_handlers
 from serving.grpc_handlers import Handlers
 from serving.predict import Core
+from serving.tls import Tls, credentials, ssl_context
 from signatures.errors import VitrinaError
 
-__all__ = ["GrpcDoor", "GrpcOptions", "Tls"]
+__all__ = ["GrpcDoor", "GrpcOptions"]
 
 _LOG = logging.getLogger("vitrina.serving")
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -36,23 +37,6 @@ _MESSAGE_LIMIT = 1024
 _INT32_MAX = (1 << 31) - 1
 _PREDICTION = "tensorflow.serving.PredictionService"
 _MODEL = "tensorflow.serving.ModelService"
-
-
-@dataclass(frozen=True)
-class Tls:
-    """What an SSLConfig says; all in PEM.
-
-    Args:
-        key: The server's private key.
-        certificate: The server's certificate chain.
-        ca: The certificates that clients are verified with; empty for the system's.
-        verify_clients: Whether clients have to show a certificate.
-    """
-
-    key: bytes
-    certificate: bytes
-    ca: bytes = b""
-    verify_clients: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,11 +192,13 @@ class GrpcDoor:
             if self._tls is None:
                 bound = int(self._server.add_insecure_port(address))
             else:
-                bound = int(self._server.add_secure_port(address, _credentials(self._tls)))
+                bound = int(self._server.add_secure_port(address, credentials(self._tls)))
         except RuntimeError:
             bound = 0
         if bound:
             return bound
+        if self._tls is not None:
+            ssl_context(self._tls)  # says what is wrong with it; grpcio only logs that
         if port:
             raise VitrinaError(
                 f"Port {port} for gRPC is taken by another process. Stop that process, or choose another port with "
@@ -229,14 +215,6 @@ class GrpcDoor:
         self._stopping.set()
         self._server.stop(grace).wait()
         self._pool.shutdown(wait=False)
-
-
-def _credentials(tls: Tls) -> Any:
-    return grpc.ssl_server_credentials(
-        [(tls.key, tls.certificate)],
-        root_certificates=tls.ca or None,
-        require_client_auth=tls.verify_clients,
-    )
 
 
 def _channel_options(arguments: str) -> Sequence[tuple[str, int | str]]:

@@ -8,8 +8,6 @@ import errno
 import logging
 import re
 import socket
-import ssl
-import tempfile
 import threading
 import time
 import urllib.parse
@@ -17,7 +15,6 @@ import zlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -26,10 +23,10 @@ from tensorflow_serving.apis import get_model_status_pb2, model_pb2
 from serving import inference, json_writer, proto_json, wire, wire_examples
 from serving.errors import Code, ServingError, from_tensorflow, invalid_argument
 from serving.grpc_handlers import Handlers, fill_model_spec, signature_map
-from serving.grpc_server import Tls
 from serving.http_protocol import KEPT, TARGET, Protocol, page
 from serving.inference import CLASSIFY, REGRESS, Result
 from serving.predict import DEFAULT_SIGNATURE, Core, ModelSpec
+from serving.tls import Tls, ssl_context
 from serving.wire_predict import PredictBody
 from signatures.errors import VitrinaError
 
@@ -351,7 +348,7 @@ class RestDoor:
         )
         if options.tls is not None:
             config.load()
-            config.ssl = _ssl_context(options.tls)
+            config.ssl = ssl_context(options.tls)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, name="vitrina-http", daemon=True)
 
@@ -371,25 +368,6 @@ class RestDoor:
         self._thread.join(grace + 1)
         self._socket.close()
         self._pool.shutdown(wait=False)
-
-
-def _ssl_context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.TemporaryDirectory() as folder:  # ssl reads keys from files only; this one is ours alone
-        file = Path(folder, "chain.pem")
-        file.touch(mode=0o600)
-        file.write_bytes(tls.key.rstrip() + b"\n" + tls.certificate)
-        try:
-            context.load_cert_chain(file)
-        except ssl.SSLError as error:
-            raise VitrinaError(f"The SSLConfig's server_key and server_cert do not fit ({error}). Give PEM.") from error
-    if tls.verify_clients:
-        context.verify_mode = ssl.CERT_REQUIRED
-        if tls.ca:
-            context.load_verify_locations(cadata=tls.ca.decode())
-        else:
-            context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
-    return context
 
 
 def _listen(port: int) -> socket.socket:

@@ -72,6 +72,8 @@ def test_what_is_no_flag_is_told_and_left_alone(capsys: pytest.CaptureFixture[st
         ([BASE, "--port"], "--port has no value. Write --port=VALUE."),
         ([], "No model was named. Give --model_base_path=/absolute/path, or --model_config_file=FILE."),
         ([BASE, "--port=70000"], "--port got 70000, but ports are between 0 and 65535."),
+        ([BASE, "--grpc_max_threads=-4"], "--grpc_max_threads got -4, but wants 0 or more."),
+        ([BASE, "--shutdown_grace_seconds=nan"], "--shutdown_grace_seconds got nan, but wants 0 or more."),
         ([BASE, "--port=0"], "--port=0 leaves gRPC without a door. Give --port or --grpc_socket_path."),
         ([BASE, "--port=1", "--rest_api_port=1"], "--port and --rest_api_port are both 1. Choose two different ports."),
         ([BASE, "--batching_parameters_file=f"], ("--batching_parameters_file is given without "

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -359,6 +360,26 @@ def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
     waiting = Server(parse([f"--port={free_port()}", f"--model_base_path={tmp_path}/none"]))
     with pytest.raises(VitrinaError, match=r"not available after 0\.2 seconds"):
         waiting.start(timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "problem"),
+    [
+        ("model_config_file", "custom_model_config {}", "ModelServer does not yet support custom model config."),
+        ("model_config_file", "model_config_list { config { nme: 3 } }", "Invalid protobuf file: '{file}' (1:30 : "),
+        ("batching_parameters_file", "num_batch_threads { value: 0 }", "num_batch_threads must be positive; was 0"),
+        ("ssl_config_file", 'server_key: "x"', "wants both server_key and server_cert, in PEM"),
+        ("ssl_config_file", 'server_key: "x" server_cert: "y"', "server_key and server_cert do not fit"),
+        ("monitoring_config_file", "prometheus_config { enable: maybe }", "Invalid protobuf file: '{file}' (1:29 : "),
+    ],
+)
+def test_settings_that_cannot_be(golden_models: Path, tmp_path: Path, flag: str, text: str, problem: str) -> None:
+    file = tmp_path / "settings"
+    file.write_text(text)
+    words = [f"--port={free_port()}", f"--rest_api_port={free_port()}", "--model_name=tide",
+             f"--model_base_path={golden_models}/tide", "--enable_batching", f"--{flag}={file}"]  # fmt: skip
+    with pytest.raises(VitrinaError, match=re.escape(problem.format(file=file))):
+        Server(parse(words)).start(timeout=60)
 
 
 def test_a_process_serves_and_drains_on_sigterm(golden_models: Path, tmp_path: Path) -> None:
