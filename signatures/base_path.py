@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,10 @@ from pathlib import Path
 from signatures.errors import UsageError, VitrinaError
 
 __all__ = ["Draft", "latest", "new_version", "resolve", "versions"]
+
+STAGING = ".writing-"
+ABANDONED_AFTER = 600.0
+"""Seconds without a new file, after which a folder that nobody holds is taken for left behind."""
 
 
 def versions(base: Path) -> dict[int, Path]:
@@ -83,6 +89,7 @@ def new_version(base: Path, version: int | None = None) -> Iterator[Draft]:
 
     The body fills the draft's staging folder; on leaving it without an error the folder is renamed to its number, which
     a poller sees in one step. On any error the staging folder is removed, and so are parents that this call created.
+    What a writer left that was killed is removed by the next one.
 
     Args:
         base: The base path; created where it is missing.
@@ -109,10 +116,13 @@ def new_version(base: Path, version: int | None = None) -> Iterator[Draft]:
         raise UsageError(f"{base} already has version {version}. Leave --version out for the next one.")
     created = _missing_parents(base)
     staging: Path | None = None
+    held: int | None = None
     try:
         try:
             base.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=base))
+            _remove_abandoned(base)
+            staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=base))
+            held = _hold(staging)
             draft = Draft(staging, base / str(_next(base) if version is None else version))
             yield draft
             staging.chmod(0o755)
@@ -126,6 +136,32 @@ def new_version(base: Path, version: int | None = None) -> Iterator[Draft]:
             with contextlib.suppress(OSError):
                 parent.rmdir()
         raise
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _hold(folder: Path) -> int | None:
+    """A lock on a folder for as long as this process lives, by its descriptor; None where another holds it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # also of file systems without locks
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_abandoned(base: Path) -> None:
+    """Removes the staging folders whose writers are no more."""
+    for staging in base.glob(f"{STAGING}*"):
+        with contextlib.suppress(OSError):
+            # A younger one may be about to be locked.
+            if time.time() - staging.stat().st_mtime > ABANDONED_AFTER:
+                held = _hold(staging)
+                if held is not None:
+                    shutil.rmtree(staging, ignore_errors=True)
+                    os.close(held)
 
 
 def _next(base: Path) -> int:

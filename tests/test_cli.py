@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -352,6 +353,22 @@ def read_only(tmp_path, request):
     folder = tmp_path / "shut"
     folder.mkdir(mode=0o555)
     return folder
+
+
+def test_a_terminated_export_leaves_nothing(run, monkeypatch, tmp_path):
+    from signatures import base_path, export
+
+    def writes(model, *, to, **given):
+        with base_path.new_version(to) as draft:
+            (draft.staging / "half.pb").write_text("half")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(export, "export", writes)
+    before = signal.getsignal(signal.SIGTERM)
+    code, out, err = run("export", "model", "--to", tmp_path / "new" / "base")
+    assert (code, out, err) == (128 + signal.SIGTERM, "", "vitrina: terminated\n")
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_export_takes_how_images_are_prepared(run, monkeypatch, tmp_path):

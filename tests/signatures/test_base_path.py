@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,23 @@ def test_two_writers_get_two_versions(tmp_path: Path) -> None:
     assert (tmp_path / "1" / "saved_model.pb").read_text() == "second"
     assert (tmp_path / "2" / "saved_model.pb").read_text() == "first"
     assert (first.final.name, second.final.name) == ("2", "1")
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    old = time.time() - 2 * base_path.ABANDONED_AFTER
+    with base_path.new_version(tmp_path) as slow:
+        fill(slow.staging, "slow")
+        os.utime(slow.staging, (old, old))
+        left, young = tmp_path / ".writing-left", tmp_path / ".writing-young"
+        for folder in (left, young):
+            folder.mkdir()
+            fill(folder)
+        os.utime(left, (old, old))
+        with base_path.new_version(tmp_path) as draft:
+            fill(draft.staging)
+        assert not left.exists()
+        assert young.exists(), "its writer may be about to lock it"
+    assert (slow.final / "saved_model.pb").read_text() == "slow", "its writer lives"
 
 
 def test_a_version_that_exists_is_never_overwritten(tmp_path: Path) -> None:

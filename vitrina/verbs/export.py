@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from signatures import preparing
@@ -41,22 +45,41 @@ def run(arguments: argparse.Namespace) -> int:
     from signatures.export import export
 
     given = {name: value for name, value in vars(arguments).items() if name in {*_task_options(), "max_pixels"}}
-    path = export(
-        arguments.model,
-        to=arguments.to,
-        task=arguments.task,
-        version=arguments.version,
-        dtype=arguments.dtype,
-        revision=arguments.revision,
-        labels=arguments.labels,
-        preprocessing=preparing.settings(arguments),
-        description=arguments.description,
-        verify=arguments.verify,
-        on_progress=lambda line: print(line, file=sys.stderr, flush=True),
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    with _cleared_away_when_terminated():
+        path = export(
+            arguments.model,
+            to=arguments.to,
+            task=arguments.task,
+            version=arguments.version,
+            dtype=arguments.dtype,
+            revision=arguments.revision,
+            labels=arguments.labels,
+            preprocessing=preparing.settings(arguments),
+            description=arguments.description,
+            verify=arguments.verify,
+            on_progress=lambda line: print(line, file=sys.stderr, flush=True),
+            **{name: value for name, value in given.items() if value is not None},
+        )
     print(path)
     return 0
+
+
+@contextlib.contextmanager
+def _cleared_away_when_terminated() -> Iterator[None]:
+    """A SIGTERM leaves through the same doors as an error, so that nothing half-written stays."""
+
+    def leave(*_: object) -> None:
+        print("vitrina: terminated", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _add_task_options(parser: argparse.ArgumentParser) -> None:
