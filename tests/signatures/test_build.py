@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from signatures.base_path import latest
+from signatures.spec import WARMUP_PATH
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +153,24 @@ def test_examples_without_an_image_are_bad_items(ask: Any, photos: list[bytes]) 
     assert not answer["error"][1]
     assert not answer["scores"][0].any()
     assert answer["scores"][1].any()
+
+
+def test_warmup_requests_are_real_and_replay(ask: Any, tiny_servable: Path) -> None:
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    version = latest(tiny_servable)
+    records = [record.numpy() for record in tf.data.TFRecordDataset(str(version / WARMUP_PATH))]
+    sizes = []
+    for record in records:
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        request = log.predict_log.request
+        assert request.model_spec.signature_name == "serving_default"
+        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+        assert not any(ask("serving_default", **inputs)["error"])
+        sizes.append(len(inputs["image_bytes"]))
+        assert {bytes(data[1:4]) for data in inputs["image_bytes"]} <= {b"\xd8\xff\xe0", b"PNG"}
+    assert sizes == [1, 4]
 
 
 def test_only_ops_that_any_tensorflow_server_carries(tiny_servable: Path) -> None:

@@ -94,15 +94,3 @@ def test_every_signature_takes_the_points(served: Any) -> None:
 def test_other_models_are_refused(tiny_vit: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no TensorFlow class|takes points"):
         checkpoints.export(tiny_vit, tmp_path, task="mask-generation")
-
-
-def test_verify_holds(served: Any, tmp_path: Path) -> None:
-    from signatures.verify import verify
-
-    encoded, _ = checkpoints.pictures(2)
-    files = []
-    for index, data in enumerate(encoded):
-        files.append(tmp_path / f"{index}.png")
-        files[-1].write_bytes(data)
-    report = verify(served[0], images=files)
-    assert report.holds, report.table()

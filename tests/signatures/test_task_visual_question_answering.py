@@ -65,11 +65,3 @@ def test_what_cannot_be_answered_leaves_its_neighbours_alone(served: Any) -> Non
     assert answer["scores"][:2].tolist() == [[0.0], [0.0]]
     assert answer["error"][2] == b""
     assert answer["answers"][2].tolist() == alone["answers"][0].tolist()
-
-
-def test_verify_holds(served: Any, tmp_path: Path) -> None:
-    from signatures.verify import verify
-
-    (tmp_path / "a.png").write_bytes(checkpoints.pictures(1)[0][0])
-    report = verify(served[0], images=[tmp_path])
-    assert report.holds, report.table()
