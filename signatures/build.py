@@ -67,10 +67,10 @@ def build(model: Model, task: Task, options: Mapping[str, Any] | None = None) ->
     """
     given = dict(options or {})
     max_pixels = int(given.pop("max_pixels", None) or DEFAULT_MAX_PIXELS)
-    head = task.fit(model, settle(task, given))
+    settled = settle(task, given)
     processor = compile_processor(model.preprocessing)
-    builder = _Builder(model, task, head, processor, max_pixels)
     try:
+        builder = _Builder(model, task, task.fit(model, settled), processor, max_pixels)
         try:
             return builder.build()
         except tf.errors.OperatorNotAllowedInGraphError:
@@ -94,6 +94,8 @@ def _untraceable(error: Exception, model: Model, processor: Processor) -> Vitrin
     where += [f"layer {layer[1]} ({layer[2]})"] if layer else []
     made, wanted = processor.output_size, _wanted_size(model)
     cure = "Its calls have to work in a tf.function, for batches of any size; --verbose shows the trace."
+    if model.dtype != "float32":
+        cure = f"Its class may not be made for {model.dtype}: export it in float32, without --dtype."
     if wanted is not None and None not in made and made != wanted:
         cure = (
             f"It is made for images of {wanted[0]}x{wanted[1]}, but they are prepared as {made[0]}x{made[1]} (height x "

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from signatures import zero_shot
-from signatures.errors import UsageError
+from signatures.errors import UsageError, VitrinaError
 from signatures.spec import Card
 from signatures.tasks import zero_shot_image_classification as task
 from tests.signatures import checkpoints
@@ -123,6 +123,17 @@ def test_a_prompt_needs_a_place_for_the_label(clip: Path) -> None:
 def test_a_label_that_is_too_long_cannot_be_fixed(clip: Path) -> None:
     with pytest.raises(UsageError, match=r"reads 77. Shorten the labels.*'x{100}'"):
         checkpoints.bound(clip, labels=f"a,{'x' * 100}")
+
+
+def test_a_class_that_cannot_compute_in_bfloat16_says_so(clip: Path) -> None:
+    """CLIP's text tower of transformers adds a mask in float32."""
+    from signatures import sources
+    from signatures.build import build
+    from signatures.tasks import TASKS
+
+    model = sources.load(str(clip), dtype="bfloat16")
+    with pytest.raises(VitrinaError, match=r"op AddV2 of layer self_attn .* export it in float32, without --dtype"):
+        build(model, TASKS[model.task], {"labels": "a,b"})
 
 
 def test_one_label_is_a_list_too() -> None:

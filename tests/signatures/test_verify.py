@@ -207,6 +207,10 @@ def test_labels_are_compared_by_their_scores() -> None:
     assert difference({"text": b"one"}, {"text": "two"}) == (float("inf"), False)
     assert difference({"text": b"one"}, {"text": "one"}) == (0.0, True)
     assert difference({"embedding": np.zeros(3, np.float32)}, {"embedding": np.full(3, 0.5)}) == (0.5, True)
+    # Two classes may have one name.
+    cranes = {"labels": ["crane", "owl", "crane"], "scores": [0.5, 0.3, 0.2]}
+    assert difference(got([b"crane", b"owl", b"crane"], [0.5, 0.3, 0.2]), cranes)[0] < 1e-6
+    assert difference(got([b"crane", b"crane", b"owl"], [0.5, 0.3, 0.2]), cranes)[0] == pytest.approx(0.1)
     # As a share of the largest value, where that is above 1.
     assert difference({"embedding": np.full(3, 49.0)}, {"embedding": np.full(3, 50.0)}) == (0.02, True)
 
