@@ -197,8 +197,13 @@ def others() -> dict[str, bytes]:
         "PNG whose comment has a wrong checksum": bytes(comment),
         "PNG without its end chunk": made.encode(noise, "PNG")[:-12],
         "PNG more than a million pixels wide": made.encode(Image.new("1", (1_000_001, 1)), "PNG"),
+        "PNG with an unknown critical chunk": made.in_png(made.encode(noise, "PNG"), made.chunk(b"ABCD", b"12")),
+        "PNG of more than 10,000 chunks": made.in_png(made.encode(noise, "PNG"), made.chunk(b"tEXt", b"a\0b") * 10_000),
         "JPEG without its end marker": made.encode(photo, "JPEG")[:-2],
         "BMP with run-length coding": made.rle_bmp(20, 10),
+        "BMP of 32 bits whose masks are those of RGBA, without alpha's": made.bmp(
+            np.zeros((9, 16), np.uint8), 32, masks=(0xFF, 0xFF00, 0xFF0000, 0)
+        ),
         "WebP, animated": made.encode(photo, "WEBP", save_all=True, append_images=[noise]),
         "TIFF": made.encode(photo, "TIFF"),
     }
@@ -384,6 +389,7 @@ def large() -> dict[str, Callable[[int], bytes]]:
 
     return {
         "JPEG": encoded("JPEG"),
+        "JPEG progressive, 4:4:4": encoded("JPEG", progressive=True, subsampling=0),
         "JPEG, turned by EXIF": encoded("JPEG", exif=made.with_orientation(6)),
         "JPEG CMYK": encoded("JPEG", "CMYK"),
         "PNG": encoded("PNG", compress_level=1),

@@ -242,8 +242,9 @@ _AFTER_MARKER = tuple(zip((1, 0), *(_after_marker(low) for low in range(256)), s
 
 _PROFILE, _XMP = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
 _CHUNKS = (b"eXIf", *(kind + name for name in (_PROFILE, _XMP) for kind in (b"tEXt", b"zTXt", b"iTXt")))
-_DEFLATED_LIMIT = 1 << 16
-"""A longer compressed text is taken for empty: what a thousand times as much memory would be needed for."""
+_DEFLATED_LIMIT, _TEXT_LIMIT = 1 << 16, 1 << 20
+"""A longer compressed text is taken for empty, for it may need a thousand times as much memory; of a longer text the
+rest is left aside, where Pillow refuses the file."""
 
 
 @apart
@@ -254,7 +255,7 @@ def _png(data: tf.Tensor, octets: tf.Tensor) -> Header:
     nowhere = tf.fill([len(_CHUNKS), 2], tf.constant(-1, tf.int64))
 
     def more(position: tf.Tensor, steps: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
-        return (position + 12 <= size) & (steps < _MAX_SEGMENTS)
+        return (position + 8 <= size) & (steps < _MAX_SEGMENTS)
 
     def step(position: tf.Tensor, steps: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         here = take(octets, position, 30)
@@ -263,8 +264,12 @@ def _png(data: tf.Tensor, octets: tf.Tensor) -> Header:
         return tf.where(starts(here[4:], b"IEND"), size, end + 4), steps + 1, found
 
     begin = (tf.constant(8, tf.int64), tf.constant(0), nowhere)
-    found = tf.while_loop(more, step, begin, parallel_iterations=1)[2]
+    last, _, found = tf.while_loop(more, step, begin, parallel_iterations=1)
     place = found[:, 0]
+    # TensorFlow's op takes memory for all that a chunk claims, up to 2 GB, before it finds that the file ends.
+    problem = tf.where(last > size, "The PNG data is truncated or corrupt.", "")
+    many = f"The PNG has more than {_MAX_SEGMENTS:,} chunks. Save it again with larger ones."
+    problem = tf.where(last + 8 <= size, many, problem)
 
     def profile() -> tf.Tensor:
         return tf.cond(
@@ -285,6 +290,7 @@ def _png(data: tf.Tensor, octets: tf.Tensor) -> Header:
         ),
         channels=start[17],
         bits=start[16],
+        problem=problem,
     )
 
 
@@ -308,13 +314,14 @@ def _png_text(data: tf.Tensor, octets: tf.Tensor, places: tf.Tensor, keyword: in
 
     def inflated() -> tf.Tensor:
         packed = tf.strings.substr(data, begin, tf.maximum(end - begin, 0))
-        return tf.io.decode_raw(guarded(lambda text: tf.io.decode_compressed(text, "ZLIB"), packed), tf.uint8)
+        text = guarded(lambda text: tf.io.decode_compressed(text, "ZLIB"), packed)
+        return tf.io.decode_raw(tf.strings.substr(text, 0, _TEXT_LIMIT), tf.uint8)
 
     fits = (begin < end) & (end <= tf.size(octets, out_type=tf.int64)) & (end - begin <= _DEFLATED_LIMIT)
     return tf.cond(
         compressed,
         lambda: tf.cond(fits, inflated, lambda: tf.zeros([0], tf.uint8)),
-        lambda: pieces(octets, begin[None], end[None]),
+        lambda: pieces(octets, begin[None], tf.minimum(end, begin + _TEXT_LIMIT)[None]),
     )
 
 

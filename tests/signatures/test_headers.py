@@ -208,6 +208,10 @@ def test_orientation_from_xmp(read, text, value):
         (bmp(np.zeros((3, 12), np.uint8), 32, masks=(0xF, 0xF0, 0xF00, 0)), "only plain ones are read"),
         (encode(noise(9, 9), "GIF")[:-20], "ends before its first frame does"),
         (JPEG[:150], "ends before its picture begins"),
+        # Of 2 GB, for which TensorFlow's own op takes memory.
+        (PNG[:33] + b"\x7f\0\0\0iTXt", "truncated or corrupt"),
+        (PNG[:-14], "truncated or corrupt"),
+        (in_png(PNG, chunk(b"tEXt", b"a\0b") * 10_000), "more than 10,000 chunks"),
         (encode(noise(9, 9), "WEBP", save_all=True, append_images=[noise(9, 9, 1)]), "animated"),
     ],
 )
