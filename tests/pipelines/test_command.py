@@ -26,10 +26,10 @@ BLESSED = RunResult(
         ComponentRun(name="Trainer", state="COMPLETE", seconds=12.0),
     ),
     ingest={"counts": {"train": 100, "eval": 50}, "bad": [], "leaks": []},
-    checkpoint=Path("/root/checkpoint"),
-    evaluation=Path("/root/evaluation"),
-    metadata=Path("/root/metadata.sqlite"),
-    log=Path("/root/logs/1.log"),
+    checkpoint=Path("/runs/checkpoint"),
+    evaluation=Path("/runs/evaluation"),
+    metadata=Path("/runs/metadata.sqlite"),
+    log=Path("/runs/logs/1.log"),
 )
 REFUSED = replace(
     BLESSED, blessed=False, pushed=None, version=None, new=False, failures=("accuracy 0.4000 is below 0.9000",)

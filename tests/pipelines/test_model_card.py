@@ -43,7 +43,7 @@ def facts() -> Facts:
             "image/channels": {"3": {"accuracy": 0.5, "images": 4.0}},
         },
         size_mb=9.0,
-        lineage=[("examples (Examples 7)", "/root/<examples>/7")],
+        lineage=[("examples (Examples 7)", "/runs/<examples>/7")],
         confusion=confusion(found, ("cat", "dog|s")),
         history={"loss": [2.0, 1.0, 0.5]},
         latency_ms={"grpc": {"p50": 1.5, "p95": 2.5}},
@@ -88,7 +88,7 @@ def test_markdown_says_what_matters_and_keeps_its_table(facts: Facts) -> None:
         "p95 2.5 ms",
         "- **no**: size: 9.0 MB, the limit is 8 MB",
         "- JPEG: 0.0000 on 1 images",
-        "- examples (Examples 7): /root/<examples>/7",
+        "- examples (Examples 7): /runs/<examples>/7",
     ):
         assert part in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
