@@ -1,7 +1,8 @@
-"""Models that load in no time: they count bytes, fail on every request, or cannot be loaded. Run within the zygote."""
+"""What tests have done in a process that has TensorFlow: writing models that load in no time, and reading protos."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 
@@ -35,3 +36,19 @@ def write(base: str, version: str, kind: str) -> None:
 
     model = Model()
     tf.saved_model.save(model, str(folder), signatures={"serving_default": model.__call__})
+
+
+def parse(texts: str, out: str) -> None:
+    """Reads text format by TensorFlow Serving's protos.
+
+    Args:
+        texts: A JSON file with pairs of a message's name and a text.
+        out: The JSON file that gets the fields of each.
+    """
+    from google.protobuf import json_format, text_format
+
+    from serving import protos
+
+    found = [text_format.Parse(text, getattr(protos, name)()) for name, text in json.loads(Path(texts).read_text())]
+    told = [json_format.MessageToDict(each, preserving_proto_field_name=True) for each in found]
+    Path(out).write_text(json.dumps(told))

@@ -136,18 +136,6 @@ def the_config(found: list[Object]) -> dict[str, str]:
     return data
 
 
-def test_the_protos_parse_the_batching_of_every_size() -> None:
-    from google.protobuf import text_format
-
-    from serving import protos
-
-    for size, most in ((1, 128), (8, 128), (200, 200)):
-        found = rendered_objects(Settings(location="gs://b/d", name="d", max_batch=size, cpu="2500m"))
-        parsed = text_format.Parse(the_config(found)["batching.config"], protos.BatchingParameters())
-        assert (parsed.max_execution_batch_size.value, parsed.max_batch_size.value) == (size, most)
-        assert parsed.num_batch_threads.value == 3
-
-
 def test_a_canary_of_its_own_stands_beside() -> None:
     settings = Settings(location="pvc://models/d", name="digits", version=4, gateway="public", components=("keda",))
     stable, canary = rendered_objects(settings), rendered_objects(settings, on_trial=2)

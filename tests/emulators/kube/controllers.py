@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import json
 import math
@@ -15,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tests.emulators.kube.kinds import Object
-from tests.emulators.kube.store import Failure, Store, now
+from tests.emulators.kube.store import Failure, Store, copied, now
 
 REVISION = "deployment.kubernetes.io/revision"
 HASH = "pod-template-hash"
@@ -113,8 +112,9 @@ class Controllers:
                 version = self._store.version
                 with contextlib.suppress(Failure):  # something went away between two looks: the next round sees what is
                     self._once()
+                # What depends on time alone is looked at from time to time; all else happens when something changes.
                 if self._store.version == version:
-                    self._store.changed.wait(0.05)
+                    self._store.changed.wait(0.2)
 
     def _once(self) -> None:
         self._store.collect_orphans()
@@ -177,7 +177,7 @@ class Controllers:
         self._report(deployment, sets, current)
 
     def _new_set(self, deployment: Object, digest: str, revision: int) -> Object:
-        template = copy.deepcopy(deployment["spec"]["template"])
+        template = copied(deployment["spec"]["template"])
         template["metadata"].setdefault("labels", {})[HASH] = digest
         metadata = deployment["metadata"]
         owner = {
@@ -347,7 +347,7 @@ class Controllers:
         )
 
     def _new_pod(self, replica_set: Object) -> Object:
-        template = copy.deepcopy(replica_set["spec"]["template"])
+        template = copied(replica_set["spec"]["template"])
         metadata = replica_set["metadata"]
         owner = {
             "apiVersion": "apps/v1",

@@ -58,17 +58,20 @@ class Kubelet:
     def _run(self) -> None:
         while not self._stopping.is_set():
             with self.store.changed:
-                for pod in self.store.list("Pod"):
+                pods = self.store.list("Pod")
+                for pod in pods:
                     uid = pod["metadata"]["uid"]
                     if uid not in self._workers:
                         self._workers[uid] = Worker(self, pod)
                     if "deletionTimestamp" in pod["metadata"]:
                         self._workers[uid].going.set()
-                uids = {pod["metadata"]["uid"] for pod in self.store.list("Pod")}
+                uids = {pod["metadata"]["uid"] for pod in pods}
                 for uid, worker in self._workers.items():
                     if uid not in uids:
                         worker.going.set()
-                self.store.changed.wait(0.1)
+                if self._stopping.is_set():
+                    return
+                self.store.changed.wait(0.5)
 
     def worker(self, namespace: str, name: str) -> Worker | None:
         found = [each for each in self._workers.values() if (each.namespace, each.name) == (namespace, name)]
@@ -90,6 +93,8 @@ class Kubelet:
 
     def stop(self) -> None:
         self._stopping.set()
+        with self.store.changed:
+            self.store.changed.notify_all()
         for worker in list(self._workers.values()):
             worker.kill()
         self._thread.join(10)

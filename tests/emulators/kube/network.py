@@ -28,6 +28,7 @@ class Network:
         self._loop = asyncio.new_event_loop()
         self._servers: dict[tuple[Any, ...], asyncio.Server] = {}
         self._gateways: dict[str, str] = {}
+        self._known: dict[tuple[str, str], tuple[int, list[str]]] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kube-network", daemon=True)
         self._thread.start()
@@ -47,6 +48,12 @@ class Network:
 
     def endpoints(self, namespace: str, name: str) -> list[str]:
         """The addresses of the ready pods behind a Service."""
+        version = self._store.version
+        if self._known.get((namespace, name), (-1, []))[0] != version:
+            self._known[namespace, name] = (version, self._endpoints(namespace, name))
+        return self._known[namespace, name][1]
+
+    def _endpoints(self, namespace: str, name: str) -> list[str]:
         try:
             wanted = self._store.get("Service", namespace, name)["spec"]["selector"]
         except Failure:
@@ -67,10 +74,10 @@ class Network:
             await asyncio.sleep(0.02)
         for server in self._servers.values():
             server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:  # type: ignore[arg-type]
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others, timeout=1)
 
     async def _listen(self) -> None:
         wanted = set()
@@ -106,8 +113,13 @@ class Network:
             except OSError:
                 writer.transport.abort()
                 return
-            with contextlib.suppress(asyncio.CancelledError):
+            try:
                 await asyncio.gather(_pipe(reader, there[1]), _pipe(there[0], writer))
+            except asyncio.CancelledError:
+                pass
+            finally:
+                there[1].close()
+                writer.close()
 
         return handle
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import datetime
+import pickle
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,6 +13,11 @@ from tests.emulators.kube.kinds import Kind, Object, named
 
 Key = tuple[str, str, str]
 """Kind, namespace ("" for none), name."""
+
+
+def copied(found: Any) -> Any:
+    """A deep copy of plain data, several times faster than `copy.deepcopy`."""
+    return pickle.loads(pickle.dumps(found, pickle.HIGHEST_PROTOCOL))
 
 
 class Failure(Exception):
@@ -61,7 +66,7 @@ class Store:
                 plural = named(kind).plural
                 group = f".{named(kind).group}" if named(kind).group else ""
                 raise Failure(404, "NotFound", f'{plural}{group} "{name}" not found', {"name": name, "kind": plural})
-            return copy.deepcopy(found)
+            return copied(found)
 
     def list(
         self, kind: str, namespace: str | None = None, where: Callable[[Object], bool] | None = None
@@ -72,7 +77,7 @@ class Store:
                 each for (of, where_it_is, _), each in sorted(self._objects.items())
                 if of == kind and namespace in (None, "", where_it_is) and (where is None or where(each))
             ]  # fmt: skip
-            return copy.deepcopy(found)
+            return copied(found)
 
     @property
     def version(self) -> int:
@@ -91,11 +96,11 @@ class Store:
                 raise Failure(409, "AlreadyExists", f'{plural} "{key[2]}" already exists')
             if key[1] and ("Namespace", "", key[1]) not in self._objects:
                 raise Failure(404, "NotFound", f'namespaces "{key[1]}" not found')
-            found = copy.deepcopy(found)
+            found = copied(found)
             metadata = found["metadata"]
             metadata.update(uid=str(uuid.uuid4()), creationTimestamp=now(), generation=1)
             self._put(key, found, "ADDED")
-            return copy.deepcopy(found)
+            return copied(found)
 
     def update(self, found: Object, *, status: bool = False) -> Object:
         """Replaces one; a `resourceVersion` that is not the present one is refused.
@@ -113,7 +118,7 @@ class Store:
                     f'Operation cannot be fulfilled on {named(key[0]).plural} "{key[2]}": the object has been '
                     "modified; please apply your changes to the latest version and try again",
                 )  # fmt: skip
-            found = copy.deepcopy(found)
+            found = copied(found)
             for name in ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"):
                 if name in present["metadata"]:
                     found["metadata"][name] = present["metadata"][name]
@@ -125,7 +130,7 @@ class Store:
                 found["metadata"]["generation"] = present["metadata"]["generation"] + 1
             if _without_version(found) != _without_version(present):
                 self._put(key, found, "MODIFIED")
-            return copy.deepcopy(self._objects[key])
+            return copied(self._objects[key])
 
     def change(
         self, kind: str, namespace: str, name: str, change: Callable[[Object], None], *, status: bool = False
@@ -151,7 +156,7 @@ class Store:
                     seconds = grace if grace is not None else found["spec"].get("terminationGracePeriodSeconds", 30)
                     found["metadata"].update(deletionTimestamp=now(), deletionGracePeriodSeconds=seconds)
                     self._put((kind, namespace, name), found, "MODIFIED")
-                return copy.deepcopy(found)
+                return copied(found)
             del self._objects[kind, namespace, name]
             self._version += 1
             found["metadata"]["resourceVersion"] = str(self._version)
@@ -163,7 +168,7 @@ class Store:
         self._version += 1
         found["metadata"]["resourceVersion"] = str(self._version)
         self._objects[key] = found
-        self._log.append((self._version, how, copy.deepcopy(found)))
+        self._log.append((self._version, how, copied(found)))
         self.changed.notify_all()
 
     def collect_orphans(self) -> None:
@@ -188,7 +193,7 @@ class Store:
                 position = len(self._log)
             for _, how, found in fresh:
                 if found["kind"] == kind.kind:
-                    yield how, copy.deepcopy(found)
+                    yield how, copied(found)
             yield None
 
 

@@ -14,9 +14,9 @@ from pipelines import pushers
 from pipelines.pushers import Release
 from signatures.errors import CheckFailed, UsageError
 from tests.emulators.kube.cluster import Cluster
-from tests.k8s.test_story import Load, Write, ask
+from tests.k8s.stories.whole import Load, Write, ask
 
-RULE = Rule(seconds=3, least=10, interval=1)
+RULE = Rule(seconds=3, least=10, interval=1, latency_ratio=1000)
 
 
 def test_a_pushed_version_is_tried_before_it_serves(
@@ -34,6 +34,7 @@ def test_a_pushed_version_is_tried_before_it_serves(
     assert told[-1].startswith("m: 2 of 2 pods are new, 2 available")
 
     client = Client(kubeconfig=str(cluster.kubeconfig), namespace="vision")
+    apply(str(base), name="m", version=1, replicas=1, cluster=client, namespace="vision")
     address = cluster.service("m", "vision")
     place = {"namespace": "vision", "name": "m", "location": str(base), "cluster": client}
     with Load(address, label="stable", grpc=False), Load(address, label="canary", grpc=False):

@@ -19,8 +19,8 @@ from k8s.measure import measure
 from signatures.errors import UsageError, VitrinaError
 from signatures.spec import CARD_PATH, Card
 from tests.emulators.kube.zygote import Zygote
+from tests.k8s.stories.whole import Write
 from tests.k8s.test_render import card
-from tests.k8s.test_story import Write
 from vitrina.cli import main
 
 ADDRESS = "127.95.0.1"
