@@ -317,6 +317,8 @@ def _not_live(result: RunResult) -> bool:
 
 
 def _print_result(result: RunResult, seconds: float) -> None:
+    from pipelines import verdict
+
     counts = result.ingest["counts"]
     print("component            seconds")
     for component in result.components:
@@ -328,9 +330,11 @@ def _print_result(result: RunResult, seconds: float) -> None:
     leaks = result.ingest["leaks"]
     if leaks:
         print(f"beware: {len(leaks)} images are both trained on and held out, such as {' = '.join(leaks[0])}")
-    before = result.metrics.get("baseline_accuracy")
+    name = verdict.headline(result.metrics)
+    before = result.metrics.get(f"baseline_{name}")
     compared = "" if before is None else f"; the latest blessed model before it: {before:.4f}"
-    print(f"accuracy on what is held out, bytes in: {result.metrics['accuracy']:.4f}{compared}")
+    told = "mean IoU" if name == "mean_iou" else name
+    print(f"{told} on what is held out, bytes in: {result.metrics[name]:.4f}{compared}")
     top, error = result.metrics["top_k_accuracy"], result.metrics["calibration_error"]
     print(f"among the first five answers: {top:.4f}; scores are {error:.4f} from the share that is right, on average")
     for door, latency in result.serving["latency_ms"].items():

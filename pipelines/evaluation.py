@@ -10,6 +10,7 @@ in label order, which is what TFMA's metrics take.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ import numpy as np
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
-from pipelines.examples import ENCODED, LABEL, TEXT
+from pipelines.data import CLASSIFICATION, SEGMENTATION
+from pipelines.examples import ENCODED, LABEL, MASK, PRESENT, TEXT
+from pipelines.judged_masks import answers_of, pixel_confusion
+from pipelines.segmentation_metric import MEAN_IOU, PIXEL_ACCURACY, WORST_IOU
 from pipelines.settings import Bar
 from signatures.errors import CheckFailed
 from signatures.spec import Card
@@ -44,18 +48,23 @@ CANDIDATE = "candidate"
 BASELINE = "baseline"
 SIGNATURE = "serving_default"
 BATCH = 64
+#: Images per call of a segmenter, whose answers are large.
+MASKS = 8
 
 
-def eval_config(bar: Bar, *, slices: Sequence[str] = ()) -> Any:
+def eval_config(bar: Bar, *, slices: Sequence[str] = (), task: str = CLASSIFICATION) -> Any:
     """What is measured, on which slices, and what blesses.
 
     Args:
         bar: What a model has to reach.
         slices: Features of the Examples by whose values the figures are given too, besides the class.
+        task: One of `data.TASKS`.
 
     Returns:
         A `tfma.EvalConfig`.
     """
+    if task == SEGMENTATION:
+        return _segmentation_config(bar, slices)
     overall = tfma.SlicingSpec()
     by_class = tfma.SlicingSpec(feature_keys=[TEXT])
     accuracy = [(overall, _least(bar.threshold, bar.max_loss))]
@@ -84,6 +93,38 @@ def eval_config(bar: Bar, *, slices: Sequence[str] = ()) -> Any:
             tfma.ModelSpec(name=BASELINE, signature_name=SIGNATURE, label_key=LABEL, is_baseline=True),
         ],
         slicing_specs=[overall, by_class, *(tfma.SlicingSpec(feature_keys=[name]) for name in slices if name != TEXT)],
+        metrics_specs=[tfma.MetricsSpec(metrics=metrics)],
+    )
+
+
+def _segmentation_config(bar: Bar, slices: Sequence[str]) -> Any:
+    """Mean IoU in accuracy's place; the bar of every class is that of the worst one."""
+    overall = tfma.SlicingSpec()
+    worst = (
+        []
+        if bar.class_threshold is None and bar.max_class_loss is None
+        else [(overall, _least(bar.class_threshold, bar.max_class_loss))]
+    )
+    metrics = [tfma.MetricConfig(class_name="ExampleCount")]
+    for name, thresholds in (
+        (MEAN_IOU, [(overall, _least(bar.threshold, bar.max_loss))]),
+        (WORST_IOU, worst),
+        (PIXEL_ACCURACY, []),
+    ):
+        metrics.append(
+            tfma.MetricConfig(
+                class_name="MeanIoU",
+                module="pipelines.segmentation_metric",
+                config=json.dumps({"name": name}),
+                per_slice_thresholds=_per_slice(thresholds),
+            )
+        )
+    return tfma.EvalConfig(
+        model_specs=[
+            tfma.ModelSpec(name=CANDIDATE, signature_name=SIGNATURE, label_key=MASK),
+            tfma.ModelSpec(name=BASELINE, signature_name=SIGNATURE, label_key=MASK, is_baseline=True),
+        ],
+        slicing_specs=[overall, *(tfma.SlicingSpec(feature_keys=[name]) for name in slices)],
         metrics_specs=[tfma.MetricsSpec(metrics=metrics)],
     )
 
@@ -156,13 +197,15 @@ class Answers(beam.DoFn):  # type: ignore[misc]
         self._paths = dict(paths)
         self._first = first
         self._models: dict[str, Any] = {}
+        self._cards: dict[str, Card] = {}
         self._labels: tuple[str, ...] = ()
 
     def setup(self) -> None:
         """Loads the models, once per worker."""
         import tensorflow as tf
 
-        self._labels = Card.read(Path(self._paths[self._first])).labels
+        self._cards = {name: Card.read(Path(path)) for name, path in self._paths.items()}
+        self._labels = self._cards[self._first].labels
         self._models = {name: tf.saved_model.load(path) for name, path in self._paths.items()}
 
     def process(self, element: Mapping[str, Any]) -> Any:
@@ -170,6 +213,9 @@ class Answers(beam.DoFn):  # type: ignore[misc]
         extracts = dict(copy.copy(element))
         features = extracts[tfma.FEATURES_KEY]
         images = [bytes(value) for value in np.ravel(features[ENCODED])]
+        if self._cards[self._first].task == SEGMENTATION:
+            yield self._with_counts(extracts, images)
+            return
         texts = [bytes(value).decode() for value in np.ravel(features[TEXT])]
         ids = {text: number for number, text in enumerate(self._labels)}
         unknown = sorted({text for text in texts if text not in ids})
@@ -184,6 +230,31 @@ class Answers(beam.DoFn):  # type: ignore[misc]
         extracts[tfma.PREDICTIONS_KEY] = scores[self._first] if len(scores) == 1 else scores
         yield extracts
 
+    def _with_counts(self, extracts: dict[str, Any], images: Sequence[bytes]) -> dict[str, Any]:
+        """Adds each image's counts of pixels, as predictions."""
+        features = extracts[tfma.FEATURES_KEY]
+        masks = [bytes(value) for value in np.ravel(features[MASK])]
+        present = _names(features[PRESENT], len(images))
+        counts = {
+            name: np.stack(
+                [
+                    pixel_confusion(mask, names, answer, self._cards[name].labels, self._labels).ravel()
+                    for mask, names, answer in zip(masks, present, self._masks(model, images), strict=True)
+                ]
+            ).astype(np.float64)
+            for name, model in self._models.items()
+        }
+        labels = np.zeros(len(images), np.int64)
+        several = len(counts) > 1
+        extracts[tfma.LABELS_KEY] = dict.fromkeys(counts, labels) if several else labels
+        extracts[tfma.PREDICTIONS_KEY] = counts if several else counts[self._first]
+        return extracts
+
+    def _masks(self, model: Any, images: Sequence[bytes]) -> list[bytes]:
+        signature = model.signatures[SIGNATURE]
+        parts = [images[start : start + MASKS] for start in range(0, len(images), MASKS)]
+        return [mask for part in parts for mask in answers_of(signature, part)]
+
     def _ask(self, model: Any, images: Sequence[bytes]) -> np.ndarray[Any, Any]:
         import tensorflow as tf
 
@@ -192,6 +263,19 @@ class Answers(beam.DoFn):  # type: ignore[misc]
             answer = model.signatures[SIGNATURE](image_bytes=tf.constant(images[start : start + BATCH], tf.string))
             parts.append(scores_in_label_order(answer["labels"].numpy(), answer["scores"].numpy(), self._labels))
         return np.concatenate(parts)
+
+
+def _names(values: Any, images: int) -> list[list[str]]:
+    """A feature of several strings per image, however TFMA packed it."""
+    if hasattr(values, "row_splits") or hasattr(values, "nested_row_splits"):
+        rows = values.to_list() if hasattr(values, "to_list") else list(values)
+    elif hasattr(values, "dense_shape"):
+        rows = [[] for _ in range(images)]
+        for (row, *_), value in zip(np.asarray(values.indices), np.asarray(values.values), strict=True):
+            rows[int(row)].append(value)
+    else:
+        rows = [np.ravel(row) for row in values]
+    return [[bytes(value).decode() for value in np.ravel(row) if value not in (b"", None)] for row in rows]
 
 
 def scores_in_label_order(

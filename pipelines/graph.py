@@ -150,7 +150,7 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
         model=trainer.outputs["model"],
         baseline_model=blessed.outputs["model"],
         example_splits=[EVAL],
-        eval_config=eval_config(settings.bar, slices=settings.slices),
+        eval_config=eval_config(settings.bar, slices=settings.slices, task=task),
         module_path="pipelines.evaluation",
     )
     serving = ServingCheck(

@@ -65,6 +65,9 @@ class Facts:
         slices: Feature -> its value -> figures as in `per_class`.
         size_mb: Of the servable's files, in millions of bytes.
         lineage: What it was made from and by, from the metadata: what, and where it is.
+        measure: What `accuracy` is of: `accuracy`, or `mean IoU` of a segmenter, whose counts are pixels.
+        held_out_images: How many are held out, where an image may show several classes; 0 is the sum over the classes.
+        trained_on_images: Likewise for what it was trained on.
     """
 
     title: str
@@ -94,6 +97,24 @@ class Facts:
     slices: Mapping[str, Mapping[str, Figures]] = field(default_factory=dict)
     size_mb: float = 0.0
     lineage: Sequence[tuple[str, str]] = ()
+    measure: str = "accuracy"
+    held_out_images: int = 0
+    trained_on_images: int = 0
+
+    @property
+    def images(self) -> int:
+        """How many are held out."""
+        return self.held_out_images or sum(self.held_out.values())
+
+    @property
+    def trained_images(self) -> int:
+        """How many it was trained on."""
+        return self.trained_on_images or sum(self.trained.values())
+
+    @property
+    def of_class(self) -> str:
+        """The measure of a single class."""
+        return self.measure.removeprefix("mean ")
 
 
 def to_markdown(facts: Facts) -> str:
@@ -105,7 +126,7 @@ def to_markdown(facts: Facts) -> str:
             f"- {'yes' if check.ok else '**no**'}: {_md(check.name)}: {_md(check.told)}" for check in facts.checks
         ]
         lines.append("")
-    lines += ["## Per class", "", "| class | trained on | held out | accuracy |", "|---|---:|---:|---:|"]
+    lines += ["## Per class", "", f"| class | trained on | held out | {facts.of_class} |", "|---|---:|---:|---:|"]
     lines += [f"| {' | '.join(_md(cell) for cell in row)} |" for row in _class_rows(facts)]
     confused = _confused(facts)
     if confused:
@@ -128,22 +149,30 @@ def to_markdown(facts: Facts) -> str:
 def to_html(facts: Facts) -> str:
     """The card as one HTML file, with plots and the wrong answers."""
     calibrated = "How often answers of a score are right; on the line, as often as they say."
-    classes = f"Accuracy, the worst first; black is its 95 % interval, grey the number of images{_before(facts)}."
+    of_class = facts.of_class if _pixels(facts) else "Accuracy"
+    interval = "" if _pixels(facts) else "black is its 95 % interval, "
+    classes = f"{of_class}, the worst first; {interval}grey the number of images{_before(facts)}."
+    thing = "a pixel" if _pixels(facts) else "an image"
     sections = [
         _tiles(facts),
         "<h2>What it had to hold</h2>",
         _checks(facts.checks),
         f'<div class="c"><section><h2>Per class</h2><p>{classes}</p>{_class_bars(facts)}</section>',
-        f"<section><h2>Calibration</h2><p>{calibrated}</p>{reliability(facts.calibration)}</section></div>",
+        f"<section><h2>Calibration</h2><p>{calibrated}</p>{reliability(facts.calibration)}</section></div>"
+        if facts.calibration
+        else "</div>",
         *_slices(facts),
-        "<h2>Confusion matrix</h2><p>Rows are what an image is, columns what was answered.</p>",
+        f"<h2>Confusion matrix</h2><p>Rows are what {thing} is, columns what was answered.</p>",
         _matrix(facts),
-        "<h2>Worst answers</h2><p>Wrong, the surest first.</p>",
+        "<h2>Worst answers</h2>",
+        "<p>The image, its mask, the answer; the least mean IoU first.</p>"
+        if _pixels(facts)
+        else "<p>Wrong, the surest first.</p>",
         gallery(facts.mistakes),
         *_training(facts),
         "<h2>What it is</h2>",
         table(("", ""), _summary(facts)),
-        _folded("Data per class", table(("class", "trained on", "held out", "accuracy"), _class_rows(facts))),
+        _folded("Data per class", table(("class", "trained on", "held out", facts.of_class), _class_rows(facts))),
         _folded("Settings of the training", table(("setting", "value"), _items(facts.schedule))),
         _folded("Where it comes from", table(("what", "where"), facts.lineage)),
         _folded("Made with", table(("package", "version"), _items(facts.packages))),
@@ -186,6 +215,10 @@ _STYLE = (
 )
 
 
+def _pixels(facts: Facts) -> bool:
+    return facts.measure != "accuracy"
+
+
 def _badge(facts: Facts) -> str:
     if not facts.checks:
         return ""
@@ -194,8 +227,8 @@ def _badge(facts: Facts) -> str:
 
 
 def _tiles(facts: Facts) -> str:
-    images = sum(facts.held_out.values())
-    tiles = [(f"{facts.accuracy:.4f}", f"accuracy on {images} images")]
+    images = facts.images
+    tiles = [(f"{facts.accuracy:.4f}", f"{facts.measure} on {images} images")]
     if facts.baseline_accuracy is not None:
         tiles.append((f"{facts.accuracy - facts.baseline_accuracy:+.4f}", "against the model before it"))
     if facts.top_k_accuracy is not None and facts.top_k < len(facts.labels):
@@ -226,7 +259,7 @@ def _class_bars(facts: Facts) -> str:
     worst = sorted(facts.per_class.items(), key=lambda item: (item[1]["accuracy"], item[0]))
     left = len(worst) - SHOWN_CLASSES
     more = f"<p>and {left} better ones</p>" if left > 0 else ""
-    return bars(dict(worst[:SHOWN_CLASSES]), told="accuracy per class") + more
+    return bars(dict(worst[:SHOWN_CLASSES]), told=f"{facts.of_class} per class") + more
 
 
 def _slices(facts: Facts) -> list[str]:
@@ -235,7 +268,7 @@ def _slices(facts: Facts) -> list[str]:
     if not shown:
         return []
     parts = [
-        f"<section><h2>By {escape(name)}</h2>{bars(_first(values), told=f'accuracy by {name}')}</section>"
+        f"<section><h2>By {escape(name)}</h2>{bars(_first(values), told=f'{facts.measure} by {name}')}</section>"
         for name, values in shown.items()
     ]
     return ['<div class="c">', *parts, "</div>"]
@@ -260,12 +293,12 @@ def _items(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _summary(facts: Facts) -> list[tuple[str, str]]:
-    images = sum(facts.held_out.values())
+    images = facts.images
     rows = [
         ("task", facts.task),
         ("made", facts.created),
         ("started from", f"{facts.source} ({facts.model_class})"),
-        ("accuracy", f"{facts.accuracy:.4f} on {images} held-out images, asked as encoded files"),
+        (facts.measure, f"{facts.accuracy:.4f} on {images} held-out images, asked as encoded files"),
     ]
     if facts.top_k_accuracy is not None and facts.top_k < len(facts.labels):
         rows.append((f"among the first {facts.top_k}", f"{facts.top_k_accuracy:.4f}"))
@@ -274,7 +307,7 @@ def _summary(facts: Facts) -> list[tuple[str, str]]:
         rows.append(("calibration error", f"{error:.4f}: how far scores are from the share that is right, on average"))
     if facts.baseline_accuracy is not None:
         rows.append(("the model before it", f"{facts.baseline_accuracy:.4f} on the same images"))
-    rows.append(("trained on", f"{sum(facts.trained.values())} images of {len(facts.labels)} classes"))
+    rows.append(("trained on", f"{facts.trained_images} images of {len(facts.labels)} classes"))
     if facts.set_aside:
         rows.append(("set aside", f"{facts.set_aside} files that cannot be read"))
     for door, latency in facts.latency_ms.items():

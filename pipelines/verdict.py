@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from pipelines.settings import Bar
 
 __all__ = [
     "checks",
+    "class_iou",
     "failures",
+    "headline",
     "ingest_report",
     "metrics",
     "per_class",
@@ -33,13 +35,20 @@ def metrics(evaluation: Path) -> dict[str, float]:
 
     Returns:
         `accuracy`, `top_k_accuracy` and `calibration_error` (0 to 1) and `images`; `baseline_accuracy` where an earlier
-        blessed model was measured beside it.
+        blessed model was measured beside it. Of a segmenter `mean_iou`, `worst_class_iou`, `pixel_accuracy`, `images`
+        and `baseline_mean_iou`.
     """
     from pipelines.calibration_metric import CALIBRATION_ERROR
     from pipelines.evaluation import ACCURACY, BASELINE, CANDIDATE, TOP_K_ACCURACY
+    from pipelines.segmentation_metric import MEAN_IOU, PIXEL_ACCURACY, WORST_IOU
 
     overall = _values(evaluation)[OVERALL]
     own = overall[CANDIDATE]
+    if MEAN_IOU in own:
+        found = {name: own[name] for name in (MEAN_IOU, WORST_IOU, PIXEL_ACCURACY)} | {"images": own[COUNT]}
+        if BASELINE in overall:
+            found[f"baseline_{MEAN_IOU}"] = overall[BASELINE][MEAN_IOU]
+        return found
     found = {
         "accuracy": own[ACCURACY],
         "top_k_accuracy": own[TOP_K_ACCURACY],
@@ -51,6 +60,11 @@ def metrics(evaluation: Path) -> dict[str, float]:
     return found
 
 
+def headline(measured: Mapping[str, float]) -> str:
+    """The one of `metrics` that `threshold` is about: `accuracy`, or `mean_iou` of a segmenter."""
+    return "mean_iou" if "mean_iou" in measured else "accuracy"
+
+
 def per_class(evaluation: Path) -> dict[str, dict[str, float]]:
     """The candidate's `accuracy` (0 to 1) and `images` per class name, and `baseline_accuracy` where there is one."""
     from pipelines.examples import TEXT
@@ -58,16 +72,33 @@ def per_class(evaluation: Path) -> dict[str, dict[str, float]]:
     return per_slice(evaluation).get(TEXT, {})
 
 
+def class_iou(evaluation: Path, labels: Sequence[str]) -> dict[str, dict[str, float]]:
+    """A segmenter's IoU per class name, under the keys of `per_class` (`images` is left to the caller)."""
+    from pipelines.evaluation import BASELINE, CANDIDATE
+    from pipelines.segmentation_metric import CLASS_IOU
+
+    overall = _values(evaluation)[OVERALL]
+    found: dict[str, dict[str, float]] = {}
+    for model, key in ((CANDIDATE, "accuracy"), (BASELINE, "baseline_accuracy")):
+        for number, name in enumerate(labels):
+            value = overall.get(model, {}).get(f"{CLASS_IOU}{number}")
+            if value is not None and (model == CANDIDATE or name in found):
+                found.setdefault(name, {})[key] = value
+    return found
+
+
 def per_slice(evaluation: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Feature -> its value -> the figures that `per_class` gives per class."""
     from pipelines.evaluation import ACCURACY, BASELINE, CANDIDATE
+    from pipelines.segmentation_metric import MEAN_IOU
 
     found: dict[str, dict[str, dict[str, float]]] = {}
     for (feature, value), models in sorted(_values(evaluation).items()):
         if feature:
-            figures = {"accuracy": models[CANDIDATE][ACCURACY], "images": models[CANDIDATE][COUNT]}
+            name = ACCURACY if ACCURACY in models[CANDIDATE] else MEAN_IOU
+            figures = {"accuracy": models[CANDIDATE][name], "images": models[CANDIDATE][COUNT]}
             if BASELINE in models:
-                figures["baseline_accuracy"] = models[BASELINE][ACCURACY]
+                figures["baseline_accuracy"] = models[BASELINE][name]
             found.setdefault(feature, {})[value] = figures
     return found
 
@@ -138,6 +169,8 @@ def checks(evaluation: Path, bar: Bar, report: Mapping[str, Any]) -> list[Check]
         report: ServingCheck's, as `serving_report` gives it.
     """
     measured, classes = metrics(evaluation), per_class(evaluation)
+    if headline(measured) == "mean_iou":
+        return [*_segmentation_checks(measured, bar), *_served_checks(report)]
     worst = min(classes.items(), key=lambda item: item[1]["accuracy"], default=("", {"accuracy": 0.0}))
     found = [_check("accuracy", measured["accuracy"], least=bar.threshold)]
     if "baseline_accuracy" in measured:
@@ -161,7 +194,21 @@ def checks(evaluation: Path, bar: Bar, report: Mapping[str, Any]) -> list[Check]
     if bar.max_calibration_error is not None:
         value, most = measured["calibration_error"], bar.max_calibration_error
         found.append(Check(name="calibration error", ok=value <= most, told=f"{value:.4f}, at most {most:g}"))
-    return [*found, *(Check(name=item["check"], ok=item["ok"], told=item["told"]) for item in report["findings"])]
+    return [*found, *_served_checks(report)]
+
+
+def _segmentation_checks(measured: Mapping[str, float], bar: Bar) -> list[Check]:
+    found = [_check("mean IoU", measured["mean_iou"], least=bar.threshold)]
+    if "baseline_mean_iou" in measured:
+        change = measured["mean_iou"] - measured["baseline_mean_iou"]
+        found.append(_check("mean IoU against the latest blessed model", change, least=-bar.max_loss, signed=True))
+    if bar.class_threshold is not None:
+        found.append(_check("IoU of the worst class", measured["worst_class_iou"], least=bar.class_threshold))
+    return found
+
+
+def _served_checks(report: Mapping[str, Any]) -> list[Check]:
+    return [Check(name=item["check"], ok=item["ok"], told=item["told"]) for item in report["findings"]]
 
 
 def _check(name: str, value: float, *, least: float, signed: bool = False) -> Check:

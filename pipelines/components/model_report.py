@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from tfx import v1 as tfx
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.base.base_executor import BaseExecutor
@@ -20,10 +21,11 @@ from tfx.utils import path_utils
 
 from pipelines import verdict
 from pipelines.components.image_gen import IngestReport
-from pipelines.data import EVAL, TRAIN
+from pipelines.data import EVAL, SEGMENTATION, TRAIN
 from pipelines.evaluation import TOP_K
 from pipelines.examples import TEXT
-from pipelines.judged import Judged, calibration, confusion, judge
+from pipelines.judged import calibration, confusion, judge
+from pipelines.judged_masks import gallery, judge_masks
 from pipelines.model_card import Facts, to_html, to_markdown
 from pipelines.settings import Bar
 from pipelines.trainer import HISTORY
@@ -74,13 +76,14 @@ class Executor(BaseExecutor):  # type: ignore[misc]
             for name in ("model_run", "ingest", "evaluation", "serving")
         }
         model = Path(path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"])))
-        judged = judge(model, Path(artifact_utils.get_split_uri(input_dict["examples"], EVAL)))
+        split = Path(artifact_utils.get_split_uri(input_dict["examples"], EVAL))
+        card = Card.read(model)
         lineage = [
             ("data", exec_properties["data"]),
             ("started from", exec_properties["source"]),
             *_lineage(input_dict),
         ]
-        facts = _facts(folders, Card.read(model), judged, exec_properties, lineage)
+        facts = _facts(folders, card, _answers(model, card, split, folders), exec_properties, lineage)
         out = Path(artifact_utils.get_single_uri(output_dict["card"]))
         out.mkdir(parents=True, exist_ok=True)
         (out / FILES[0]).write_text(to_markdown(facts), encoding="utf-8")
@@ -130,18 +133,50 @@ def _lineage(inputs: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:
     return found
 
 
+def _answers(model: Path, card: Card, split: Path, folders: Mapping[str, Path]) -> dict[str, Any]:
+    """What the candidate answers to what is held out, as `Facts` takes it."""
+    measured = verdict.metrics(folders["evaluation"])
+    if card.task == SEGMENTATION:
+        masks = list(judge_masks(model, split))
+        ingest = verdict.ingest_report(folders["ingest"])
+        classes = verdict.class_iou(folders["evaluation"], card.labels)
+        return {
+            "accuracy": measured["mean_iou"],
+            "baseline_accuracy": measured.get("baseline_mean_iou"),
+            "measure": "mean IoU",
+            "per_class": {
+                name: {**each, "images": ingest["classes"][EVAL].get(name, 0)} for name, each in classes.items()
+            },
+            "confusion": np.sum([each.confusion for each in masks], axis=0).tolist(),
+            "mistakes": gallery(masks, MISTAKES),
+            "held_out_images": ingest["counts"][EVAL],
+            "trained_on_images": ingest["counts"][TRAIN],
+        }
+    judged = judge(model, split)
+    wrong = sorted((item for item in judged if item.answered != item.actual), key=lambda item: -item.score)
+    return {
+        "accuracy": measured["accuracy"],
+        "baseline_accuracy": measured.get("baseline_accuracy"),
+        "per_class": verdict.per_class(folders["evaluation"]),
+        "confusion": confusion(judged, card.labels),
+        "mistakes": wrong[:MISTAKES],
+        "top_k_accuracy": measured["top_k_accuracy"],
+        "top_k": TOP_K,
+        "calibration": calibration(judged),
+    }
+
+
 def _facts(
     folders: Mapping[str, Path],
     card: Card,
-    judged: Sequence[Judged],
+    answers: Mapping[str, Any],
     exec_properties: Mapping[str, Any],
     lineage: Sequence[tuple[str, str]],
 ) -> Facts:
-    metrics = verdict.metrics(folders["evaluation"])
     ingest = verdict.ingest_report(folders["ingest"])
     serving = verdict.serving_report(folders["serving"])
     slices = verdict.per_slice(folders["evaluation"])
-    wrong = sorted((item for item in judged if item.answered != item.actual), key=lambda item: -item.score)
+    slices.pop(TEXT, None)
     return Facts(
         title=exec_properties["title"],
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -152,22 +187,15 @@ def _facts(
         trained=ingest["classes"][TRAIN],
         held_out=ingest["classes"][EVAL],
         set_aside=len(ingest["bad"]),
-        accuracy=metrics["accuracy"],
-        baseline_accuracy=metrics.get("baseline_accuracy"),
-        per_class=slices.pop(TEXT, {}),
         slices=slices,
         checks=verdict.checks(folders["evaluation"], Bar(**json.loads(exec_properties["bar"])), serving),
         size_mb=serving["size_mb"],
         lineage=lineage,
-        confusion=confusion(judged, card.labels),
         history=json.loads((folders["model_run"] / HISTORY).read_text(encoding="utf-8")),
         latency_ms=serving["latency_ms"],
         server=serving["server"],
         parity=card.parity,
         schedule=json.loads(exec_properties["schedule"]),
         packages=card.packages,
-        mistakes=wrong[:MISTAKES],
-        top_k_accuracy=metrics["top_k_accuracy"],
-        top_k=TOP_K,
-        calibration=calibration(judged),
+        **answers,
     )
