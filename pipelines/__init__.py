@@ -9,6 +9,7 @@ from typing import Any
 #: by which a container finds its class; so each can be had from here, imported on first use.
 _ARTIFACTS = {
     "Deployment": "pipelines.components.target_pusher",
+    "DataFindings": "pipelines.components.data_gate",
     "DataVerdict": "pipelines.components.data_gate",
     "IngestReport": "pipelines.components.image_gen",
     "PeopleCard": "pipelines.components.model_report",

@@ -104,7 +104,14 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         "--labels", type=_labels, metavar="A,B,C", help="classes of masks in id order, or a file with one a line"
     )
     _number(data, "ignore-index", int, DEFAULTS, "the id of a mask's pixels that count for nothing")
-    data.add_argument("--accept-anomalies", action="store_true", help="go on where the data breaks its schema")
+    _number(data, "max-drift", float, DEFAULTS, "how far from the data accepted before, 0 to 1")
+    data.add_argument(
+        "--serving-log",
+        metavar="LOG",
+        help="what clients sent: PredictionLog TFRecords, *.jsonl of requests, or images",
+    )
+    _number(data, "max-skew", float, DEFAULTS, "how far from what clients sent, 0 to 1")
+    data.add_argument("--accept-anomalies", action="store_true", help="go on all the same")
     training = parser.add_argument_group("training")
     for field, kind, told in (
         ("epochs", int, "passes over the training images"),

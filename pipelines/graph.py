@@ -83,6 +83,7 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
     from tfx import v1 as tfx
 
     from pipelines.components.base_path_pusher import BasePathPusher
+    from pipelines.components.data_check import DataCheck
     from pipelines.components.data_gate import DataGate
     from pipelines.components.image_gen import ImageGen
     from pipelines.components.ingest_gate import IngestGate
@@ -120,7 +121,23 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
     validator = tfx.components.ExampleValidator(
         statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
     )
-    gate = [] if settings.accept_anomalies else [DataGate(anomalies=validator.outputs["anomalies"])]
+    accepted = _accepted(tfx, settings, here=data is not None)
+    findings = DataCheck(
+        data=settings.data,
+        log=settings.serving_log or "",
+        max_drift=settings.max_drift,
+        max_skew=settings.max_skew,
+        here=data is not None,
+        statistics=statistics.outputs["statistics"],
+        anomalies=validator.outputs["anomalies"],
+        ingest=images.outputs["report"],
+        accepted=accepted.outputs["accepted"],
+    )
+    gate = DataGate(
+        findings=findings.outputs["findings"],
+        statistics=statistics.outputs["statistics"],
+        accept=settings.accept_anomalies,
+    )
     blessed = tfx.dsl.Resolver(
         strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
         model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
@@ -142,8 +159,7 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
             "resume": str(settings.root / "interrupted"),
         },
     )
-    for check in gate:
-        trainer.add_upstream_node(check)
+    trainer.add_upstream_node(gate)
     skew = SkewCheck(model=trainer.outputs["model"], model_run=trainer.outputs["model_run"], examples=examples)
     evaluator = tfx.components.Evaluator(
         examples=examples,
@@ -200,7 +216,9 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
         statistics,
         schema,
         validator,
-        *gate,
+        accepted,
+        findings,
+        gate,
         blessed,
         trainer,
         skew,
@@ -210,6 +228,20 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
         pusher,
         *targets,
     ]
+
+
+def _accepted(tfx: Any, settings: Settings, *, here: bool) -> Any:
+    """The verdict on the data that was accepted before; in a cluster, which knows no strategies of ours, the latest."""
+    from pipelines.components.accepted import AcceptedBefore
+    from pipelines.components.data_gate import DataVerdict
+    from pipelines.data.spans import named
+
+    channel = tfx.dsl.Channel(type=DataVerdict)
+    if not here:
+        latest = tfx.dsl.experimental.LatestArtifactStrategy
+        return tfx.dsl.Resolver(strategy_class=latest, accepted=channel).with_id("AcceptedBefore")
+    config = {"span": named(settings.data)[0]}
+    return tfx.dsl.Resolver(strategy_class=AcceptedBefore, config=config, accepted=channel).with_id("AcceptedBefore")
 
 
 def _fingerprint(model: str) -> str:

@@ -154,6 +154,10 @@ class Settings:
         eval_share: The share held out by content hash, where `data` gives no split.
         max_bad_share: The share of unreadable files that is tolerated.
         max_leak_share: The share of what is held out that may be trained on, too.
+        max_drift: How far, from 0 to 1, what is trained on may be from the data that was accepted before (see
+            `pipelines.drift`).
+        serving_log: What clients sent (see `pipelines.serving_log`); None for none.
+        max_skew: How far what is trained on may be from that.
         accept_anomalies: Go on where the data is not what its schema says.
         server: What validates by serving: `auto` (`tensorflow_model_server` where it is on PATH, else `vitrina serve`)
             or a kind of `pipelines.servers`, such as `docker` or `kubernetes`.
@@ -188,6 +192,9 @@ class Settings:
     eval_share: float = 0.2
     max_bad_share: float = 0.05
     max_leak_share: float = 0.01
+    max_drift: float = 0.3
+    serving_log: str | None = None
+    max_skew: float = 0.3
     accept_anomalies: bool = False
     server: str = "auto"
     server_image: str = stock.IMAGE
@@ -201,7 +208,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         _ = self.bar
-        for name in ("max_bad_share", "max_leak_share"):
+        for name in ("max_bad_share", "max_leak_share", "max_drift", "max_skew"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"Got {name} {getattr(self, name)}, but it is a share from 0 to 1.")
         if not 0 < self.eval_share < 1:

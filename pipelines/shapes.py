@@ -12,7 +12,7 @@ __all__ = ["CLASSES", "write_checkpoint", "write_images"]
 CLASSES = ("ground", "disc", "box", "triangle")
 COLOURS = ((190, 70, 60), (70, 180, 70), (70, 80, 190))
 VARIETY = 40
-SIDE = 64
+SIDE = 48
 SEED = 0
 IGNORED = 255
 

@@ -42,10 +42,9 @@ def test_the_sdk_takes_the_job_and_finds_all_in_it(job: Path) -> None:
     message = taken.to_dict()
     assert message["runtimeConfig"]["gcsOutputDirectory"] == "gs://b/root"
     assert set(message["pipelineSpec"]["root"]["dag"]["tasks"]) == {
-        "ImageGen", "IngestGate", "StatisticsGen", "SchemaGen", "ExampleValidator", "DataGate", "Trainer", "SkewCheck",
-        "Evaluator",
-        "LatestBlessed-model-blessing-resolver", "LatestBlessed-model-resolver", "ServingCheck", "ModelReport",
-        "BasePathPusher", "TargetPusher1",
+        "ImageGen", "IngestGate", "StatisticsGen", "SchemaGen", "ExampleValidator", "AcceptedBefore", "DataCheck",
+        "DataGate", "Trainer", "SkewCheck", "Evaluator", "LatestBlessed-model-blessing-resolver",
+        "LatestBlessed-model-resolver", "ServingCheck", "ModelReport", "BasePathPusher", "TargetPusher1",
     }  # fmt: skip
 
 
@@ -71,12 +70,8 @@ def test_buckets_are_read_where_they_are_mounted_and_data_is_never_taken_from_th
         tasks["BasePathPusher"]["inputs"]["parameters"]["base"]["runtimeValue"]["constant"] == "/gcs/b/models/flowers"
     )
     uncached = {name for name, task in tasks.items() if not task.get("cachingOptions", {}).get("enableCache")}
-    assert uncached == {
-        "ImageGen",
-        "BasePathPusher",
-        "TargetPusher1",
-        *(name for name in tasks if name.startswith("LatestBlessed")),
-    }
+    resolvers = {name for name in tasks if name.startswith(("LatestBlessed", "AcceptedBefore"))}
+    assert uncached == {"ImageGen", "BasePathPusher", "TargetPusher1", *resolvers}
     assert {"SkewCheck", "Evaluator", "ServingCheck"} <= set(tasks["BasePathPusher"]["dependentTasks"]), (
         "a push waits for every verdict"
     )

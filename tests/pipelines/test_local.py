@@ -27,6 +27,7 @@ ORDER = [
     "StatisticsGen",
     "SchemaGen",
     "ExampleValidator",
+    "DataCheck",
     "DataGate",
     "Trainer",
     "SkewCheck",
@@ -128,12 +129,12 @@ def test_every_component_is_told_as_it_starts_and_ends(first: tuple[RunResult, l
     started = [event.component for event in events if event.text == "started"]
     finished = [event.component for event in events if event.text == "finished"]
     assert started == finished
-    assert set(started) == {*ORDER, "LatestBlessed"}
+    assert set(started) == {*ORDER, "LatestBlessed", "AcceptedBefore"}
     assert started.index("Trainer") < min(map(started.index, ("SkewCheck", "Evaluator", "ServingCheck")))
     assert started[-1] == "BasePathPusher"
     assert [event.text[:9] for event in events if event.text.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
     assert {component.name: component.state for component in result.components} == dict.fromkeys(
-        [*ORDER, "LatestBlessed"], "COMPLETE"
+        [*ORDER, "LatestBlessed", "AcceptedBefore"], "COMPLETE"
     )
 
 
