@@ -134,6 +134,8 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     training.add_argument(
         "--warm-start", action="store_true", help="train on from the latest blessed model, where there is one"
     )
+    _number(training, "tune", int, DEFAULTS, "schedules that KerasTuner tries first; the best one is trained with")
+    training.add_argument("--tune-epochs", type=int, default=None, help="passes per trial (default: --epochs)")
     training.add_argument("--flip", action="store_true", help="flip images from left to right by chance")
     training.add_argument(
         "--precision", choices=PRECISIONS, default=SCHEDULE.precision, help="what is computed in (%(default)s)"

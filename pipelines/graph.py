@@ -28,6 +28,7 @@ from signatures.errors import UsageError
 __all__ = ["build"]
 
 RUN_FN = "pipelines.trainer.run_fn"
+TUNER_FN = "pipelines.tuning.tuner_fn"
 
 
 def build(settings: Settings, *, started: str, pipeline_root: str | None = None) -> Any:
@@ -143,21 +144,36 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
         model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
         model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
     ).with_id("LatestBlessed")
+    config = {
+        "model": settings.model,
+        "task": task,
+        "preprocessing": settings.preprocessing and settings.preprocessing.to_json(),
+        "model_fingerprint": _fingerprint(settings.model),
+        "schedule": settings.schedule.to_json(),
+    }
+    splits = {
+        "train_args": tfx.proto.TrainArgs(splits=[TRAIN]),
+        "eval_args": tfx.proto.EvalArgs(splits=[EVAL]),
+    }
+    tuners = []
+    if settings.tune:
+        tuner = tfx.components.Tuner(
+            tuner_fn=TUNER_FN,
+            examples=examples,
+            schema=schema.outputs["schema"],
+            custom_config={**config, "trials": settings.tune, "epochs": settings.tune_epochs},
+            **splits,
+        )
+        tuner.add_upstream_node(gate)
+        tuners.append(tuner)
     trainer = tfx.components.Trainer(
         run_fn=RUN_FN,
         examples=examples,
         schema=schema.outputs["schema"],
         base_model=blessed.outputs["model"] if settings.warm_start else None,
-        train_args=tfx.proto.TrainArgs(splits=[TRAIN]),
-        eval_args=tfx.proto.EvalArgs(splits=[EVAL]),
-        custom_config={
-            "model": settings.model,
-            "task": task,
-            "preprocessing": settings.preprocessing and settings.preprocessing.to_json(),
-            "model_fingerprint": _fingerprint(settings.model),
-            "schedule": settings.schedule.to_json(),
-            "resume": str(settings.root / "interrupted"),
-        },
+        hyperparameters=tuners[0].outputs["best_hyperparameters"] if tuners else None,
+        custom_config={**config, "resume": str(settings.root / "interrupted")},
+        **splits,
     )
     trainer.add_upstream_node(gate)
     skew = SkewCheck(model=trainer.outputs["model"], model_run=trainer.outputs["model_run"], examples=examples)
@@ -220,6 +236,7 @@ def _components(settings: Settings, started: str, data: Data | None) -> list[Any
         findings,
         gate,
         blessed,
+        *tuners,
         trainer,
         skew,
         evaluator,

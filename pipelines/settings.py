@@ -140,6 +140,8 @@ class Settings:
         serving_dir: The TF Serving base path that blessed models are pushed to.
         name: The pipeline's name in the metadata.
         schedule: How to train.
+        tune: How many schedules KerasTuner tries before the training, which then takes the best; 0 tries none.
+        tune_epochs: Passes per trial; None is as many as the schedule has.
         warm_start: Train on from the latest blessed model, where there is one, instead of from `model`.
         threshold: The least accuracy on the eval split that is blessed, 0 to 1; for this and the next five see `Bar`.
         max_loss: How far below the latest blessed model on the same images is still blessed.
@@ -178,6 +180,8 @@ class Settings:
     name: str = "vitrina"
     preprocessing: Preprocessing | None = None
     schedule: Schedule = Schedule()
+    tune: int = 0
+    tune_epochs: int | None = None
     warm_start: bool = False
     threshold: float = Bar.threshold
     max_loss: float = Bar.max_loss
@@ -213,6 +217,8 @@ class Settings:
                 raise UsageError(f"Got {name} {getattr(self, name)}, but it is a share from 0 to 1.")
         if not 0 < self.eval_share < 1:
             raise UsageError(f"Got eval_share {self.eval_share}, but it is a share between 0 and 1, such as 0.2.")
+        if self.tune < 0 or (self.tune_epochs is not None and self.tune_epochs < 1):
+            raise UsageError(f"Got tune {self.tune} and tune_epochs {self.tune_epochs}, but both count from 1.")
         if self.task not in (None, *TASKS):
             raise UsageError(f"Got task {self.task}, but pipelines train for {' or '.join(TASKS)}. Choose one.")
         if not 0 <= self.ignore_index <= 65535:

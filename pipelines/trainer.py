@@ -18,7 +18,7 @@ from pipelines.files import link_tree
 from pipelines.settings import Schedule
 from signatures.preprocessing import Preprocessing
 
-__all__ = ["CHECKPOINT", "HISTORY", "LOGS", "labels_beside", "run_fn", "schedule_of", "settings_of"]
+__all__ = ["CHECKPOINT", "HISTORY", "LOGS", "labels_beside", "matching", "run_fn", "schedule_of", "settings_of"]
 
 #: Below the ModelRun artifact.
 CHECKPOINT = "checkpoint"
@@ -46,7 +46,7 @@ def run_fn(fn_args: Any) -> None:
     from pipelines.training import fine_tune
     from signatures import export
 
-    files = _matching(fn_args.train_files)
+    files = matching(fn_args.train_files)
     config = fn_args.custom_config
     run = Path(fn_args.model_run_dir)
     trained = fine_tune(
@@ -64,7 +64,7 @@ def run_fn(fn_args: Any) -> None:
     (run / HISTORY).write_text(json.dumps({name: list(map(float, v)) for name, v in trained.history.items()}) + "\n")
     answers = own_answers.classify if config["task"] == CLASSIFICATION else own_answers.segment
     own_answers.write(
-        answers(trained.checkpoint, trained.labels, _matching(fn_args.eval_files)), run / own_answers.ANSWERS_FILE
+        answers(trained.checkpoint, trained.labels, matching(fn_args.eval_files)), run / own_answers.ANSWERS_FILE
     )
     # The checkpoint is read back from disk, so what is exported and certified is what was saved.
     model = trainable.restore(trained.checkpoint, task=config["task"])
@@ -83,9 +83,11 @@ def labels_beside(files: list[str]) -> list[str]:
 
 def schedule_of(fn_args: Any) -> Schedule:
     """How to train: what was asked for, with what a tuner found best."""
-    given = dict(fn_args.custom_config["schedule"])
+    from pipelines.tuning import with_values
+
+    given = Schedule(**fn_args.custom_config["schedule"])
     found = getattr(fn_args, "hyperparameters", None)
-    return Schedule(**{**given, **(found["values"] if found else {})})
+    return with_values(given, found["values"]) if found else given
 
 
 def settings_of(config: Mapping[str, Any]) -> Preprocessing | None:
@@ -114,7 +116,8 @@ def _resume_folder(fn_args: Any) -> Path:
     return Path(fn_args.custom_config["resume"]) / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def _matching(patterns: list[str]) -> list[str]:
+def matching(patterns: list[str]) -> list[str]:
+    """The files that TFX's patterns name."""
     import tensorflow as tf
 
     return sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
