@@ -71,7 +71,7 @@ def compile(
         root=Path(mounted(root)),
         serving_dir=Path(mounted(serving_dir)),
         schedule=schedule or Schedule(),
-        **settings,
+        **{**settings, **({"serving_log": mounted(log)} if (log := settings.get("serving_log")) else {})},
     )
     if not NAME.fullmatch(chosen.name):
         raise UsageError(f"Got --name {chosen.name}, but Vertex AI wants lower-case letters, digits and dashes.")

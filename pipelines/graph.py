@@ -1,14 +1,17 @@
 """The pipeline's graph: which component takes what from which. Runners are elsewhere (`local.py`).
 
 ```
-ImageGen -> StatisticsGen -> SchemaGen -> ExampleValidator -> DataGate
-   |                                                             |
-   +------------------------------------------------------> Trainer -> Evaluator ----> BasePathPusher
-                                                               |          ^                  ^
-                                                               |   (latest blessed model)    |
-                                                               +------> ServingCheck --------+
-                                                               +------> SkewCheck -----------+
-                                                               +------> ModelReport ---------+
+ImageGen -> IngestGate -> StatisticsGen -> SchemaGen -> ExampleValidator -> DataCheck -> DataGate
+   |                                              (accepted before) ------------^           |
+   +--------------------------------------------------------------> (Tuner) -> Trainer <----+
+                                                                                  |
+           +---------------+--------------------------------+---------------------+
+           v               v                                v
+       SkewCheck       ServingCheck       Evaluator <- (latest blessed)
+           |               |                   |
+           |               +---> ModelReport <-+
+           |               |         |         |
+           +---------------+---------+---------+---> BasePathPusher -> (TargetPusher)
 ```
 """
 

@@ -22,7 +22,7 @@ from signatures.image import center_window, pad_to
 from signatures.preprocessing import TENSORFLOW, Preprocessing
 from signatures.processor import Processor, compile_processor
 
-__all__ = ["FIT", "PIXELS", "VALIDATE", "count", "dataset", "features"]
+__all__ = ["FIT", "PIXELS", "VALIDATE", "count", "dataset", "features", "fixed"]
 
 #: Preprocessed images up to this many bytes stay in memory between epochs.
 CACHE_BYTES = 2 << 30
@@ -68,12 +68,7 @@ def dataset(
     Raises:
         UsageError: The preprocessing leaves images at different sizes, which cannot be batched.
     """
-    processor = compile_processor(preprocessing)
-    if not processor.fixed_size:
-        raise UsageError(
-            f"{preprocessing.processor} leaves images at different sizes, and training takes batches of one size. "
-            "Give one by --size (with --mean and --std as the model wants them)."
-        )
+    processor = fixed(preprocessing)
     read = _labelled(processor, labels) if task == CLASSIFICATION else _masked(processor, len(labels), weights, order)
     records = tf.data.TFRecordDataset(list(files), compression_type="GZIP")
     if part is not None:
@@ -86,6 +81,21 @@ def dataset(
     if augment is not None:
         batches = batches.map(augment)
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def fixed(preprocessing: Preprocessing) -> Processor:
+    """The processor of settings under which every image comes out with the same size.
+
+    Raises:
+        UsageError: They do not.
+    """
+    processor = compile_processor(preprocessing)
+    if not processor.fixed_size:
+        raise UsageError(
+            f"{preprocessing.processor} leaves images at different sizes, and training takes batches of one size. "
+            "Give one by --size (with --mean and --std as the model wants them)."
+        )
+    return processor
 
 
 def features(images: Sequence[bytes], preprocessing: Preprocessing) -> list[Any]:

@@ -16,6 +16,7 @@ from pipelines.data import absolute
 from pipelines.data.spans import choose
 from pipelines.settings import Schedule, Settings
 from signatures.errors import MissingExtra, VitrinaError
+from signatures.export import read_labels
 
 __all__ = ["ComponentRun", "Deployed", "Event", "RunResult", "resolved", "run"]
 
@@ -176,13 +177,26 @@ def resolved(
     Raises:
         UsageError: Something asked for cannot be.
     """
+    if settings.get("labels"):
+        # As `vitrina.export` takes them: names, `"a,b,c"` or a file.
+        settings["labels"] = read_labels(settings["labels"])
+    if settings.get("serving_log"):
+        settings["serving_log"] = absolute(settings["serving_log"])
     return Settings(
         data=absolute(data),
-        model=str(Path(model).resolve()) if Path(model).is_dir() else str(model),
+        model=_absolute_model(str(model)),
         root=Path(root).resolve(),
         serving_dir=Path(serving_dir).resolve(),
         **settings,
     )
+
+
+def _absolute_model(model: str) -> str:
+    """A file's or folder's name as it is known from any working folder, also behind a prefix; another name stays."""
+    prefix, colon, name = model.partition(":")
+    if colon and not Path(model).exists() and Path(name).exists():
+        return f"{prefix}:{Path(name).resolve()}"
+    return str(Path(model).resolve()) if Path(model).exists() else model
 
 
 def _execute(settings: Settings, started: str, watch: _Watch, log: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ def run_fn(fn_args: Any) -> None:
     # Beside the servable, so that a later training can start from this one.
     beside = Path(fn_args.serving_model_dir).parent / CHECKPOINT
     link_tree(trained.checkpoint, beside)
+    # Not before: an export that is cut off is done again without training again.
+    shutil.rmtree(_resume_folder(fn_args), ignore_errors=True)
 
 
 def labels_beside(files: list[str]) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ import tensorflow as tf
 from pipelines import trainable
 from pipelines.callbacks import Best, Progress, history_so_far, keep_history
 from pipelines.data import CLASSIFICATION, SEGMENTATION
-from pipelines.inputs import FIT, PIXELS, VALIDATE, count, dataset
+from pipelines.inputs import FIT, PIXELS, VALIDATE, count, dataset, fixed
 from pipelines.settings import Schedule
 from pipelines.trainable import Trainable
 from signatures.errors import VitrinaError
@@ -74,7 +73,7 @@ def fine_tune(
         task: One of `data.TASKS`.
         preprocessing: Settings that replace the model's own, or stand in where it has none.
         resume: A folder for the state after each epoch. Where it holds one, because a training with the very same
-            arguments was killed, this one goes on from there. It is removed at the end.
+            arguments was killed, this one goes on from there. It stays, for the caller to remove when all is safe.
         logs: A folder for TensorBoard; None writes none.
         report: Called with a line per epoch.
 
@@ -112,8 +111,6 @@ def fine_tune(
             history.setdefault(name, []).extend(map(float, values))
     trainable.compute_in(loaded, "float32")
     trainable.save(loaded, model, out, task=task)
-    if resume is not None:
-        shutil.rmtree(resume, ignore_errors=True)
     return Trained(
         checkpoint=out,
         labels=loaded.labels,
@@ -265,7 +262,11 @@ def _net(loaded: Trainable) -> Any:
             size = tf.shape(pixels)[2:] if first else tf.shape(pixels)[1:3]
             return tf.image.resize(scores, size, method="bilinear")
 
-    return Net()
+    net = Net()
+    # Once, so that its variables and the shapes of its scores are known.
+    shape = fixed(loaded.preprocessing).spec()[PIXELS].shape
+    net({PIXELS: tf.zeros([1, *(int(side or 0) for side in shape[1:])])})
+    return net
 
 
 def _compile(plan: _Plan, optimizer: Any) -> None:

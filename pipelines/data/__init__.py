@@ -149,19 +149,24 @@ def absolute(data: str | Path) -> str:
 
 
 def label_names(folder: Path) -> tuple[str, ...] | None:
-    """The classes of masks in id order, from a file beside them; None where there is none.
+    """The classes of masks in id order, from a file beside them or beside all spans; None where there is none.
 
     Args:
-        folder: Holds perhaps `labels.txt` or `classes.txt` (a name a line), or `labels.json` or `id2label.json` (a
-            list, or ids to names).
+        folder: It, or the folder of its spans, holds perhaps `labels.txt` or `classes.txt` (a name a line), or
+            `labels.json` or `id2label.json` (a list, or ids to names).
 
     Raises:
         UsageError: The file cannot be used.
     """
-    for path in (folder / name for name in LABEL_FILES):
-        if path.is_file():
-            return _label_names(path)
-    return None
+    from pipelines.data.spans import SPAN, VERSION
+
+    while True:
+        for path in (folder / name for name in LABEL_FILES):
+            if path.is_file():
+                return _label_names(path)
+        if not (SPAN.fullmatch(folder.name) or VERSION.fullmatch(folder.name)):
+            return None
+        folder = folder.parent
 
 
 def _label_names(path: Path) -> tuple[str, ...]:

@@ -18,7 +18,9 @@ from signatures.errors import CheckFailed
 LIMIT = 5
 
 
-def run(data: Path, out: Path, **options: Any) -> tuple[dict[str, Any], dict[str, list[bytes]]]:
+def run(
+    data: Path, out: Path, *, args: tuple[str, ...] = (), **options: Any
+) -> tuple[dict[str, Any], dict[str, list[bytes]]]:
     """The report, and the serialized Examples of each split."""
     import tensorflow as tf
 
@@ -27,7 +29,7 @@ def run(data: Path, out: Path, **options: Any) -> tuple[dict[str, Any], dict[str
         Path(folder).mkdir(parents=True)
     report = ingest(
         find(str(data)),
-        make_pipeline=functools.partial(beam.Pipeline, argv=beam_args()),
+        make_pipeline=functools.partial(beam.Pipeline, argv=beam_args(args)),
         split_folders=folders,
         scratch=out / "scratch",
         **{"eval_share": 0.2, **options},
@@ -64,6 +66,24 @@ def test_given_splits_keep_their_images_and_their_order(tmp_path: Path) -> None:
         assert example["image/encoded"].bytes_list.value[0] == (data / name).read_bytes()
         assert example["image/class/text"].bytes_list.value[0].decode() == name.split("/")[1]
     assert run(data, tmp_path / "two")[1] == splits, "the same images come in another order"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--direct_num_workers=2", "--direct_running_mode=multi_processing"),
+        ("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"),
+    ],
+    ids=["several processes", "portable runner"],
+)
+def test_other_workers_do_the_same(tmp_path: Path, args: tuple[str, ...]) -> None:
+    data = tmp_path / "data"
+    digits.write_images(data, limit=LIMIT)
+    (data / "train" / "3" / "spoiled.png").write_bytes(b"no image")
+    report, splits = run(data, tmp_path / "out", args=args)
+    assert report["counts"] == {"train": 40, "eval": 10}
+    assert [item["filename"] for item in report["bad"]] == ["train/3/spoiled.png"]
+    assert {split: len(set(records)) for split, records in splits.items()} == {"train": 40, "eval": 10}
 
 
 def test_content_decides_where_no_split_is_given(tmp_path: Path) -> None:
