@@ -332,4 +332,5 @@ def _warmup(model: Path) -> Iterator[Arrays]:
 
 
 def _text(item: Any) -> str:
-    return item.decode() if isinstance(item, bytes) else str(item)
+    # Masks and pictures are bytes that are no text.
+    return item.decode(errors="backslashreplace") if isinstance(item, bytes) else str(item)

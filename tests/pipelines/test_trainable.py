@@ -223,7 +223,7 @@ print("devices", trained.devices, "accuracy", trained.history["accuracy"][-1])
 def test_a_preset_of_keras_hub_with_other_classes(greys: str, tmp_path: Path) -> None:
     hub = pytest.importorskip("keras_hub")
     backbone = hub.models.ResNetBackbone(
-        input_conv_filters=[4], input_conv_kernel_sizes=[3], stackwise_num_filters=[8], stackwise_num_blocks=[1],
+        input_conv_filters=[4], input_conv_kernel_sizes=[3], stackwise_num_filters=[64], stackwise_num_blocks=[1],
         stackwise_num_strides=[1], block_type="basic_block", image_shape=(16, 16, 3),
     )  # fmt: skip
     converter = hub.layers.ResNetImageConverter(image_size=(16, 16), scale=1 / 255)
@@ -248,7 +248,11 @@ def test_a_preset_of_keras_hub_with_other_classes(greys: str, tmp_path: Path) ->
 def no_model() -> Any:
     import tensorflow as tf
 
-    return tf.Module()
+    class Doubles(tf.Module):
+        def __call__(self, pixel_values: Any) -> Any:
+            return 2 * pixel_values
+
+    return Doubles()
 
 
 @pytest.mark.parametrize(
