@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+from pipelines.files import write
 from signatures.errors import MissingExtra
 
 __all__ = ["HELD_OUT", "write_checkpoint", "write_images"]
@@ -56,7 +57,7 @@ def write_images(folder: Path, *, limit: int | None = None) -> dict[str, int]:
         counts[split] += 1
         encoded = io.BytesIO()
         Image.fromarray(image).save(encoded, "PNG")
-        _write(folder / split / str(digit) / f"{number:04d}.png", encoded.getvalue())
+        write(folder / split / str(digit) / f"{number:04d}.png", encoded.getvalue())
     return counts
 
 
@@ -98,10 +99,3 @@ def write_checkpoint(folder: Path, *, image_size: int = 16, hidden_size: int = 9
     model.save_pretrained(folder)
     # Last, because it is what tells a whole checkpoint from half of one.
     ViTImageProcessor(size={"height": image_size, "width": image_size}).save_pretrained(folder)
-
-
-def _write(path: Path, content: bytes) -> None:
-    if path.is_file() and path.read_bytes() == content:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+from pipelines.files import write
 from signatures.errors import MissingExtra
 
 __all__ = ["CLASSES", "write_checkpoint", "write_images"]
@@ -25,7 +26,7 @@ def write_images(folder: Path, *, train: int = 160, held_out: int = 40, seed: in
     Every other mask is a palette PNG.
 
     Args:
-        folder: Where to; created where it is missing.
+        folder: Where to; created where it is missing. A file that is there with the same content is left alone.
         train: How many to train on.
         held_out: How many to hold out.
         seed: Other images for another seed.
@@ -37,9 +38,7 @@ def write_images(folder: Path, *, train: int = 160, held_out: int = 40, seed: in
         for number in range(count):
             image, mask = _draw(random, palette=number % 2 == 1)
             for kind, encoded in (("images", image), ("masks", mask)):
-                path = folder / split / kind / f"{number:04d}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(encoded)
+                write(folder / split / kind / f"{number:04d}.png", encoded)
     (folder / "labels.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
 
 

@@ -209,6 +209,37 @@ def test_images_that_break_the_schema_stop_the_run(line: Line, first: tuple[RunR
     assert list(base_path.versions(line.base)) == [1]
 
 
+def test_data_that_has_drifted_or_is_not_what_is_served_stops_the_run(
+    line: Line, first: tuple[RunResult, list[Event]]
+) -> None:
+    from PIL import Image, ImageOps
+
+    drifted = line.folder / "drifted"
+    shutil.copytree(line.data, drifted)
+    for path in drifted.rglob("*.png"):
+        ImageOps.invert(Image.open(path)).save(path)
+    with pytest.raises(
+        CheckFailed, match=r"drift of image/brightness: .* the data that was accepted before"
+    ) as stopped:
+        line.run(data=drifted)
+    report = Path(str(stopped.value).rpartition(" ")[2])
+    assert "too far" in report.read_text(), "TFX keeps it, though the run has stopped"
+    with pytest.raises(CheckFailed, match=r"skew of image/brightness: .* what is served"):
+        line.run(serving_log=drifted / "eval")
+
+
+def test_the_list_of_what_cannot_be_read_outlives_the_run(line: Line) -> None:
+    spoiled = line.folder / "spoiled"
+    shutil.copytree(line.data, spoiled)
+    for path in sorted(spoiled.rglob("*.png"))[::4]:
+        path.write_bytes(b"spoiled")
+    with pytest.raises(CheckFailed, match=r"25 of 100 images .* and 20 more") as stopped:
+        line.run(data=spoiled, name="spoiled")
+    listed = Path(str(stopped.value).rpartition(" ")[2].rstrip(".")).read_text().splitlines()
+    assert len(listed) == 25
+    assert listed[0].startswith("eval/0/")
+
+
 def test_a_missing_checkpoint_is_one_clear_line(line: Line) -> None:
     with pytest.raises(UsageError, match="no folder"):
         line.run(model=line.folder / "nowhere", name="missing")
