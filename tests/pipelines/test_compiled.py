@@ -55,7 +55,7 @@ def test_each_component_runs_in_our_image_through_our_entry(job: Path) -> None:
         for name, executor in spec["deploymentSpec"]["executors"].items()
         if "container" in executor
     }
-    assert len(containers) == 13
+    assert len(containers) == 14
     assert {container["image"] for container in containers.values()} == {IMAGE}
     assert {tuple(container["command"]) for container in containers.values()} == {
         ("python", "-m", "pipelines.on_vertex")
