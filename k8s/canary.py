@@ -227,6 +227,11 @@ def _start(
     if state["by"] == "labels":
         bring(cluster, name, with_annotations(objects(settings), kept), timeout=timeout, tell=tell)
         for pod, states in rollout.served_versions(cluster, name, name).items():
+            if not states:
+                raise CheckFailed(
+                    f"The server in {pod} could not be asked through the API server. Your account wants pods/proxy, "
+                    "and a NetworkPolicy has to let the API server in."
+                )
             if states.get(version) != "AVAILABLE":
                 raise CheckFailed(
                     f"The server in {pod} has version {version} as {states.get(version, 'unknown')}, wanted AVAILABLE. "
