@@ -6,6 +6,7 @@ What is particular to a kind of model is in `pipelines.trainable`, how Examples 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from pipelines.data import CLASSIFICATION, SEGMENTATION
 from pipelines.inputs import FIT, PIXELS, VALIDATE, count, dataset, fixed
 from pipelines.settings import Schedule
 from pipelines.trainable import Trainable
-from signatures.errors import VitrinaError
+from signatures.errors import MissingExtra, VitrinaError
 from signatures.preprocessing import Preprocessing
 
 __all__ = ["Trained", "class_weights", "fine_tune", "strategy"]
@@ -81,9 +82,11 @@ def fine_tune(
         Where it is and how it went.
 
     Raises:
-        UsageError: The model cannot be trained for the task.
+        UsageError: The model cannot be trained for the task, or logs are wanted and TensorBoard is not installed.
         VitrinaError: There are no images, or the loss is not a number any more.
     """
+    if logs is not None and importlib.util.find_spec("tensorboard") is None:
+        raise MissingExtra("tensorboard", "tfx")
     told = report or (lambda _: None)
     over = strategy(schedule)
     with over.scope(), _precision(schedule.precision):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,7 +13,12 @@ from pipelines.examples import to_example
 from pipelines.settings import Schedule
 from signatures.errors import UsageError
 
+if TYPE_CHECKING:
+    from pipelines.training import Trained
+
 pytestmark = pytest.mark.long
+
+HAS_TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
 
 
 @pytest.fixture(scope="module")
@@ -116,34 +123,62 @@ def test_an_interrupted_training_goes_on(records: str, checkpoint: Path, tmp_pat
     assert (trained.checkpoint / "preprocessor_config.json").is_file()
 
 
-def test_a_new_head_for_other_labels_and_its_epochs_alone(records: str, tiny_vit: Path, tmp_path: Path) -> None:
-    from pipelines.trainable import load
+@pytest.fixture(scope="module")
+def headed(records: str, tiny_vit: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
+    """What training with a new head gave, and the folder for TensorBoard; without that package nothing is there."""
     from pipelines.training import fine_tune
 
-    before = load(str(tiny_vit), digits.CLASSES, task=TASK)
-    assert before.new_head
-    backbone = [weight.numpy() for weight in before.native.vit.weights]
+    out = tmp_path_factory.mktemp("headed")
     trained = fine_tune(
         str(tiny_vit),
         files=[records],
         labels=digits.CLASSES,
-        out=tmp_path / "out",
+        out=out / "out",
         # What follows the head's epochs is too little to move anything by much.
         schedule=Schedule(head_epochs=1, epochs=1, batch_size=64, learning_rate=1e-9),
-        logs=tmp_path / "logs",
+        logs=out / "logs" if HAS_TENSORBOARD else None,
     )
+    return trained, out / "logs"
+
+
+def test_a_new_head_for_other_labels_and_its_epochs_alone(headed: tuple[Trained, Path], tiny_vit: Path) -> None:
+    from pipelines.trainable import load
+
+    trained, _ = headed
+    before = load(str(tiny_vit), digits.CLASSES, task=TASK)
+    assert before.new_head
     assert trained.new_head
     assert trained.labels == digits.CLASSES
-    assert {path.parent.parent.name for path in (tmp_path / "logs").rglob("events.*")} == {"head", "all"}
     after = load(str(trained.checkpoint), digits.CLASSES, task=TASK)
     assert not after.new_head
-    for one, other in zip(backbone, after.native.vit.weights, strict=True):
-        np.testing.assert_allclose(one, other.numpy(), atol=1e-5)
+    for one, other in zip(before.native.vit.weights, after.native.vit.weights, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), atol=1e-5)
     config = json.loads((trained.checkpoint / "config.json").read_text())
     assert config["id2label"] == {str(number): name for number, name in enumerate(digits.CLASSES)}
     assert (trained.checkpoint / "preprocessor_config.json").read_text() == (
         tiny_vit / "preprocessor_config.json"
     ).read_text()
+
+
+@pytest.mark.skipif(not HAS_TENSORBOARD, reason="TensorBoard, of the tfx extra, is not installed in this lane")
+def test_tensorboard_shows_each_phase(headed: tuple[Trained, Path]) -> None:
+    _, logs = headed
+    assert {path.parent.parent.name for path in logs.rglob("events.*")} == {"head", "all"}
+
+
+@pytest.mark.skipif(HAS_TENSORBOARD, reason="TensorBoard is installed")
+def test_logs_want_tensorboard(records: str, tiny_vit: Path, tmp_path: Path) -> None:
+    from pipelines.training import fine_tune
+
+    with pytest.raises(UsageError, match=r"tensorboard.*vitrina\[tfx\]"):
+        fine_tune(
+            str(tiny_vit),
+            files=[records],
+            labels=digits.CLASSES,
+            out=tmp_path / "out",
+            schedule=Schedule(),
+            logs=tmp_path / "logs",
+        )
 
 
 def test_the_same_labels_in_another_order_keep_their_ids(tiny_vit: Path) -> None:
